@@ -1,0 +1,309 @@
+"""Strict msgpack: what our encoder would not write is refused (docs/spec/wire.md).
+
+A format is a frozen dataclass that inherits `Record`. Its fields carry their bounds in `Annotated`:
+
+    @dataclass(frozen=True)
+    class Receipt(Record):
+        TYPE: ClassVar[str] = "receipt"
+        SIZE_MAX: ClassVar[int] = 512
+        segment: Annotated[bytes, Bytes(32)]
+        index: Annotated[int, Uint(254)]
+
+On the wire a record is a msgpack array: version, suite, then the fields in the order of the class.
+There are no maps, no floats, no extension types. `decode` accepts a byte string only if `encode` of the
+result gives exactly these bytes back, so every value has one spelling.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, Self
+
+import msgpack  # type: ignore[import-untyped, unused-ignore]
+
+from potsherd.errors import MalformedError
+
+__all__ = [
+    "Bool",
+    "Bytes",
+    "Field",
+    "Int",
+    "ListOf",
+    "Nested",
+    "Opt",
+    "Record",
+    "Text",
+    "Tuple",
+    "Uint",
+    "pack",
+    "signing_input",
+    "unpack",
+]
+
+SIGNING_PREFIX = b"potsherd/1"
+
+
+class Field(Protocol):
+    """What a value may be: checks on the way out, checks and converts on the way in."""
+
+    def lower(self, value: Any, where: str) -> Any:
+        """Turn a Python value into plain msgpack material. Raises MalformedError."""
+
+    def lift(self, plain: Any, where: str) -> Any:
+        """Turn plain msgpack material into the Python value. Raises MalformedError."""
+
+
+def _refuse(where: str, why: str) -> MalformedError:
+    return MalformedError(f"{where}: {why}")
+
+
+class _Plain:
+    """A field whose Python value and wire value are the same object."""
+
+    def check(self, value: Any, where: str) -> None:
+        raise NotImplementedError
+
+    def lower(self, value: Any, where: str) -> Any:
+        self.check(value, where)
+        return value
+
+    lift = lower
+
+
+@dataclasses.dataclass(frozen=True)
+class Uint(_Plain):
+    """An integer from `min` to `max`, both included."""
+
+    max: int = 2**64 - 1
+    min: int = 0
+
+    def check(self, value: Any, where: str) -> None:
+        if type(value) is not int or not self.min <= value <= self.max:
+            raise _refuse(where, f"not an integer from {self.min} to {self.max}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Int(Uint):
+    """A signed 64-bit integer."""
+
+    max: int = 2**63 - 1
+    min: int = -(2**63)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bytes(_Plain):
+    """A byte string of exactly `size` bytes, or of `min` to `max`."""
+
+    size: int | None = None
+    max: int = 0
+    min: int = 0
+
+    def check(self, value: Any, where: str) -> None:
+        if type(value) is not bytes:
+            raise _refuse(where, "not a byte string")
+        low, high = (self.min, self.max) if self.size is None else (self.size, self.size)
+        if not low <= len(value) <= high:
+            raise _refuse(where, f"{len(value)} bytes, not {low} to {high}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(_Plain):
+    """A text of at most `max` bytes in UTF-8, without NUL and without lone surrogates."""
+
+    max: int
+    min: int = 0
+
+    def check(self, value: Any, where: str) -> None:
+        if type(value) is not str:
+            raise _refuse(where, "not a text")
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:
+            raise _refuse(where, "not valid Unicode") from None
+        if not self.min <= size <= self.max or "\0" in value:
+            raise _refuse(where, f"not a text of {self.min} to {self.max} bytes without NUL")
+
+
+class Bool(_Plain):
+    """True or false."""
+
+    def check(self, value: Any, where: str) -> None:
+        if type(value) is not bool:
+            raise _refuse(where, "not true or false")
+
+
+@dataclasses.dataclass(frozen=True)
+class Opt:
+    """A field or nil."""
+
+    field: Field
+
+    def lower(self, value: Any, where: str) -> Any:
+        return None if value is None else self.field.lower(value, where)
+
+    def lift(self, plain: Any, where: str) -> Any:
+        return None if plain is None else self.field.lift(plain, where)
+
+
+@dataclasses.dataclass(frozen=True)
+class ListOf:
+    """A tuple of `min` to `max` values of one field."""
+
+    field: Field
+    max: int
+    min: int = 0
+
+    def _check(self, value: Any, kind: type, where: str) -> None:
+        if type(value) is not kind or not self.min <= len(value) <= self.max:
+            raise _refuse(where, f"not a list of {self.min} to {self.max}")
+
+    def lower(self, value: Any, where: str) -> Any:
+        self._check(value, tuple, where)
+        return [self.field.lower(item, where) for item in value]
+
+    def lift(self, plain: Any, where: str) -> Any:
+        self._check(plain, list, where)
+        return tuple(self.field.lift(item, where) for item in plain)
+
+
+class Tuple:
+    """A tuple with one field for each place."""
+
+    def __init__(self, *fields: Field) -> None:
+        self.fields = fields
+
+    def _check(self, value: Any, kind: type, where: str) -> None:
+        if type(value) is not kind or len(value) != len(self.fields):
+            raise _refuse(where, f"not {len(self.fields)} values")
+
+    def lower(self, value: Any, where: str) -> Any:
+        self._check(value, tuple, where)
+        return [f.lower(item, where) for f, item in zip(self.fields, value, strict=True)]
+
+    def lift(self, plain: Any, where: str) -> Any:
+        self._check(plain, list, where)
+        return tuple(f.lift(item, where) for f, item in zip(self.fields, plain, strict=True))
+
+
+class Nested:
+    """A record inside a record, without version and suite of its own."""
+
+    def __init__(self, cls: type[Record]) -> None:
+        self.cls = cls
+
+    def lower(self, value: Any, where: str) -> Any:
+        if type(value) is not self.cls:
+            raise _refuse(where, f"not a {self.cls.__name__}")
+        return value._lower()
+
+    def lift(self, plain: Any, where: str) -> Any:
+        return self.cls._lift(plain)
+
+
+def pack(plain: Any) -> bytes:
+    """Encode plain material (int, bytes, str, bool, None, list) in its one canonical form."""
+    encoded: bytes = msgpack.packb(plain, use_bin_type=True)
+    return encoded
+
+
+def _no_extension(code: int, data: bytes) -> Any:
+    raise MalformedError("extension types are not used")
+
+
+def unpack(data: bytes | memoryview, *, size_max: int) -> Any:
+    """Decode canonical msgpack of at most `size_max` bytes. Raises MalformedError."""
+    if len(data) > size_max:
+        raise MalformedError(f"{len(data)} bytes where at most {size_max} are allowed")
+    try:
+        plain = msgpack.unpackb(
+            data, raw=False, use_list=True, strict_map_key=True, ext_hook=_no_extension, max_map_len=0
+        )
+        canonical = pack(plain) == data
+    except MalformedError:
+        raise
+    except Exception as error:  # msgpack raises ValueError, its own types, UnicodeDecodeError, RecursionError
+        raise MalformedError(f"not msgpack: {type(error).__name__}") from None
+    if not canonical:
+        raise MalformedError("not in canonical form")
+    return plain
+
+
+def signing_input(record_type: str, network_id: bytes, body: bytes | memoryview) -> bytes:
+    """What a signature covers: prefix ‖ length of type ‖ type ‖ network id ‖ exact bytes.
+
+    Types have different lengths, so the length goes before them: no two records share an input.
+    """
+    name = record_type.encode("ascii")
+    return b"".join((SIGNING_PREFIX, bytes([len(name)]), name, network_id, body))
+
+
+@functools.cache
+def _fields(cls: type[Record]) -> tuple[tuple[str, Field, str], ...]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    result = []
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type] # subclasses are dataclasses
+        metadata = getattr(hints[field.name], "__metadata__", ())
+        if len(metadata) != 1:
+            raise TypeError(f"{cls.__name__}.{field.name} needs exactly one wire field in Annotated")
+        result.append((field.name, metadata[0], f"{cls.__name__}.{field.name}"))
+    return tuple(result)
+
+
+class Record:
+    """Base of every format; see the module's text."""
+
+    TYPE: ClassVar[str]
+    VERSION: ClassVar[int] = 1
+    SUITE: ClassVar[int] = 1
+    SIZE_MAX: ClassVar[int] = 1024
+
+    def check(self) -> None:
+        """Rules that one field alone cannot state; raises MalformedError. Called both ways."""
+
+    def _lower(self) -> list[Any]:
+        self.check()
+        return [f.lower(getattr(self, name), where) for name, f, where in _fields(type(self))]
+
+    @classmethod
+    def _lift(cls, plain: Any) -> Self:
+        fields = _fields(cls)
+        if type(plain) is not list or len(plain) != len(fields):
+            raise MalformedError(f"{cls.__name__}: not {len(fields)} fields")
+        values = [f.lift(p, where) for p, (_, f, where) in zip(plain, fields, strict=True)]
+        record = cls(*values)
+        record.check()
+        return record
+
+    def encode(self) -> bytes:
+        """The record's exact bytes. Raises MalformedError when a value is out of bounds."""
+        data = pack([self.VERSION, self.SUITE, *self._lower()])
+        if len(data) > self.SIZE_MAX:
+            raise MalformedError(f"{type(self).__name__}: {len(data)} bytes, at most {self.SIZE_MAX}")
+        return data
+
+    @classmethod
+    def decode(cls, data: bytes | memoryview) -> Self:
+        """Parse exact bytes. Raises MalformedError for anything `encode` would not write."""
+        plain = unpack(data, size_max=cls.SIZE_MAX)
+        if type(plain) is not list or len(plain) < 2:
+            raise MalformedError(f"{cls.__name__}: not a record")
+        if (plain[0], plain[1]) != (cls.VERSION, cls.SUITE) or type(plain[0]) is not int:
+            raise MalformedError(f"{cls.__name__}: unknown version or suite")
+        return cls._lift(plain[2:])
+
+    def signed(self, sign: Callable[[bytes], bytes], network_id: bytes) -> bytes:
+        """`signature (64 bytes) ‖ encoding`; `sign` maps a message to its Ed25519 signature."""
+        body = self.encode()
+        return sign(signing_input(self.TYPE, network_id, body)) + body
+
+    @classmethod
+    def split_signed(cls, data: bytes | memoryview, network_id: bytes) -> tuple[Self, bytes, bytes]:
+        """Parse `signature ‖ encoding` into (record, signature, signing input); checks no signature."""
+        if not 64 < len(data) <= 64 + cls.SIZE_MAX:
+            raise MalformedError(f"{cls.__name__}: wrong size for a signed record")
+        data = bytes(data)
+        record = cls.decode(data[64:])
+        return record, data[:64], signing_input(cls.TYPE, network_id, data[64:])
