@@ -17,7 +17,6 @@ result gives exactly these bytes back, so every value has one spelling.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import typing
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, Self
@@ -156,8 +155,8 @@ class ListOf:
     max: int
     min: int = 0
 
-    def _check(self, value: Any, kind: type, where: str) -> None:
-        if type(value) is not kind or not self.min <= len(value) <= self.max:
+    def _check(self, value: Any, kind: type[Any], where: str) -> None:
+        if not isinstance(value, kind) or not self.min <= len(value) <= self.max:
             raise _refuse(where, f"not a list of {self.min} to {self.max}")
 
     def lower(self, value: Any, where: str) -> Any:
@@ -175,8 +174,8 @@ class Tuple:
     def __init__(self, *fields: Field) -> None:
         self.fields = fields
 
-    def _check(self, value: Any, kind: type, where: str) -> None:
-        if type(value) is not kind or len(value) != len(self.fields):
+    def _check(self, value: Any, kind: type[Any], where: str) -> None:
+        if not isinstance(value, kind) or len(value) != len(self.fields):
             raise _refuse(where, f"not {len(self.fields)} values")
 
     def lower(self, value: Any, where: str) -> Any:
@@ -219,12 +218,19 @@ def unpack(data: bytes | memoryview, *, size_max: int) -> Any:
         raise MalformedError(f"{len(data)} bytes where at most {size_max} are allowed")
     try:
         plain = msgpack.unpackb(
-            data, raw=False, use_list=True, strict_map_key=True, ext_hook=_no_extension, max_map_len=0
+            data,
+            raw=False,
+            use_list=True,
+            strict_map_key=True,
+            ext_hook=_no_extension,
+            max_map_len=0,
         )
         canonical = pack(plain) == data
     except MalformedError:
         raise
-    except Exception as error:  # msgpack raises ValueError, its own types, UnicodeDecodeError, RecursionError
+    except (
+        Exception
+    ) as error:  # msgpack raises ValueError, its own types, UnicodeDecodeError, RecursionError
         raise MalformedError(f"not msgpack: {type(error).__name__}") from None
     if not canonical:
         raise MalformedError("not in canonical form")
@@ -240,14 +246,25 @@ def signing_input(record_type: str, network_id: bytes, body: bytes | memoryview)
     return b"".join((SIGNING_PREFIX, bytes([len(name)]), name, network_id, body))
 
 
-@functools.cache
-def _fields(cls: type[Record]) -> tuple[tuple[str, Field, str], ...]:
+_FIELDS: dict[type[Any], tuple[tuple[str, Field, str], ...]] = {}
+
+
+def _fields(cls: type[Any]) -> tuple[tuple[str, Field, str], ...]:
+    known = _FIELDS.get(cls)
+    if known is None:
+        known = _FIELDS[cls] = _read_fields(cls)
+    return known
+
+
+def _read_fields(cls: type[Any]) -> tuple[tuple[str, Field, str], ...]:
     hints = typing.get_type_hints(cls, include_extras=True)
     result = []
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type] # subclasses are dataclasses
-        metadata = getattr(hints[field.name], "__metadata__", ())
+    for field in dataclasses.fields(cls):
+        metadata: tuple[Any, ...] = getattr(hints[field.name], "__metadata__", ())
         if len(metadata) != 1:
-            raise TypeError(f"{cls.__name__}.{field.name} needs exactly one wire field in Annotated")
+            raise TypeError(
+                f"{cls.__name__}.{field.name} needs exactly one wire field in Annotated"
+            )
         result.append((field.name, metadata[0], f"{cls.__name__}.{field.name}"))
     return tuple(result)
 
@@ -272,7 +289,7 @@ class Record:
         fields = _fields(cls)
         if type(plain) is not list or len(plain) != len(fields):
             raise MalformedError(f"{cls.__name__}: not {len(fields)} fields")
-        values = [f.lift(p, where) for p, (_, f, where) in zip(plain, fields, strict=True)]
+        values: list[Any] = [f.lift(p, w) for p, (_, f, w) in zip(plain, fields, strict=True)]
         record = cls(*values)
         record.check()
         return record
@@ -281,7 +298,9 @@ class Record:
         """The record's exact bytes. Raises MalformedError when a value is out of bounds."""
         data = pack([self.VERSION, self.SUITE, *self._lower()])
         if len(data) > self.SIZE_MAX:
-            raise MalformedError(f"{type(self).__name__}: {len(data)} bytes, at most {self.SIZE_MAX}")
+            raise MalformedError(
+                f"{type(self).__name__}: {len(data)} bytes, at most {self.SIZE_MAX}"
+            )
         return data
 
     @classmethod
