@@ -25,7 +25,9 @@ class Backend(Protocol):
     Callers have checked sizes; a backend may assert them.
     """
 
-    def encrypt_leaves(self, plain: Buffer, block_size: int, secret: bytes) -> tuple[Buffer, Buffer]:
+    def encrypt_leaves(
+        self, plain: Buffer, block_size: int, secret: bytes
+    ) -> tuple[Buffer, Buffer]:
         """Keys from the bytes themselves and the 32-byte convergence secret.
 
         Gives the ciphertext and the pairs, m times reference (32) ‖ key (32).
@@ -44,7 +46,9 @@ class Backend(Protocol):
 class PlainBackend:
     """hashlib's BLAKE2b and `cryptography`'s ChaCha20, one block after the other."""
 
-    def encrypt_leaves(self, plain: Buffer, block_size: int, secret: bytes) -> tuple[Buffer, Buffer]:
+    def encrypt_leaves(
+        self, plain: Buffer, block_size: int, secret: bytes
+    ) -> tuple[Buffer, Buffer]:
         """See Backend."""
         view = memoryview(plain)
         keyed = blake2b(key=secret, digest_size=32)

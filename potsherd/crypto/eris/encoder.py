@@ -114,7 +114,9 @@ class Encoder:
         batches += self._close()
         level = len(self._counts) - 1
         pair = self._pending[level]
-        root = ReadCapability(self._block_size, level, pair[:REFERENCE_BYTES], pair[REFERENCE_BYTES:])
+        root = ReadCapability(
+            self._block_size, level, pair[:REFERENCE_BYTES], pair[REFERENCE_BYTES:]
+        )
         return batches, root
 
     def _leaves(self, plain: Buffer) -> Batch:
@@ -123,7 +125,9 @@ class Encoder:
         runs = [self._enter(0, ciphertext, pairs)]
         while node := self._full_nodes(len(runs) - 1):
             level = len(runs)
-            runs.append(self._enter(level, *self._backend.encrypt_nodes(node, self._block_size, level)))
+            runs.append(
+                self._enter(level, *self._backend.encrypt_nodes(node, self._block_size, level))
+            )
         return Batch(first, *_post_order(runs, self._arity, self._block_size))
 
     def _enter(self, level: int, ciphertext: Buffer, pairs: Buffer) -> _Run:
@@ -211,7 +215,9 @@ def _encode_small(
 ) -> None:
     """Contents of at most one level of nodes: one call for all leaves, one for all roots."""
     parts: list[bytes] = []
-    spans: list[tuple[int, int, int]] = []  # number of the content, first leaf, leaf behind the last
+    spans: list[
+        tuple[int, int, int]
+    ] = []  # number of the content, first leaf, leaf behind the last
     leaf = 0
     for number in numbers:
         content = contents[number]
@@ -223,11 +229,9 @@ def _encode_small(
     roots = _encrypt_roots(leaves[1], spans, block_size, backend)
     node = 0
     for number, start, end in spans:
-        if end - start == 1:
-            done[number] = _gather(0, leaves, start, end, roots, 0, 0, block_size)
-        else:
-            done[number] = _gather(1, leaves, start, end, roots, node, node + 1, block_size)
-            node += 1
+        node_end = node + (end - start > 1)
+        done[number] = _gather(leaves, (start, end), roots, (node, node_end), block_size)
+        node = node_end
 
 
 _Level = tuple[memoryview, bytes, bytes]  # ciphertext, pairs, references
@@ -248,23 +252,23 @@ def _encrypt_roots(
 
 
 def _gather(
-    level: int,
     leaves: _Level,
-    start: int,
-    end: int,
+    span: tuple[int, int],
     roots: _Level,
-    node: int,
-    node_end: int,
+    node_span: tuple[int, int],
     block_size: int,
 ) -> Encoded:
     """One content out of a batch: its leaves, then its root if that is another block."""
-    pair = roots[1][node * PAIR_BYTES :] if level else leaves[1][start * PAIR_BYTES :]
+    (start, end), (node, node_end) = span, node_span
+    level = node_end - node
+    at = (node if level else start) * PAIR_BYTES
+    pair = (roots if level else leaves)[1][at : at + PAIR_BYTES]
     blocks = (
         leaves[0][start * block_size : end * block_size],
         roots[0][node * block_size : node_end * block_size],
     )
     references = leaves[2][start * 32 : end * 32] + roots[2][node * 32 : node_end * 32]
-    root = ReadCapability(block_size, level, pair[:REFERENCE_BYTES], pair[REFERENCE_BYTES:PAIR_BYTES])
+    root = ReadCapability(block_size, level, pair[:REFERENCE_BYTES], pair[REFERENCE_BYTES:])
     return Encoded(root, b"".join(blocks), references)
 
 

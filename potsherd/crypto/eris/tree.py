@@ -16,7 +16,15 @@ __all__ = ["TreeShape"]
 class TreeShape:
     """Widths and places of the blocks of a content of `content_length` bytes."""
 
-    __slots__ = ("arity", "block_size", "blocks_total", "content_length", "leaves", "root_level", "widths")
+    __slots__ = (
+        "arity",
+        "block_size",
+        "blocks_total",
+        "content_length",
+        "leaves",
+        "root_level",
+        "widths",
+    )
 
     def __init__(self, content_length: int, block_size: int, *, arity: int | None = None) -> None:
         """`arity` is given by tests only; a block of pairs has `block_size / 64`."""
