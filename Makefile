@@ -1,0 +1,74 @@
+# What people type.  Needs only Python >= 3.11, git and make; everything else is installed into $(VENV).
+#
+#   make demo      a local network of 12 node processes loses holders and gives the data back
+#   make test      the test suite (what .ci/run calls, after the linters)
+#   make nightly   the long tests too
+#   make lint      ruff, mypy, import-linter
+#   make wheel     sdist, and the wheel built from the sdist, into dist/
+
+# The first Python that is new enough and can make environments; `make PYTHON=python3.13 test` overrides.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo "$$p"; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# One process per core, at most four: the tests with real node processes want some for themselves.
+# Whole files stay together, so that what a file sets up is set up once.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+PYTEST_ARGS ?=
+DIST ?= dist
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test nightly lint format wheel clean
+
+help:
+	@sed -n '3,7s/^# *//p' Makefile
+
+# The stamps make each set of packages be installed once, and again when pyproject.toml changes.
+$(VENV)/.stamp-pip:
+	@test -n "$(PYTHON)" || { echo "potsherd needs Python 3.11 or newer (with venv); none found" >&2; exit 1; }
+	@echo "making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade "pip>=25.1"
+	@touch $@
+
+$(VENV)/.stamp-run: $(VENV)/.stamp-pip pyproject.toml
+	@echo "installing potsherd into $(VENV)"
+	@$(PIP) install --editable ".[hdf5]"
+	@touch $@
+
+$(VENV)/.stamp-test: $(VENV)/.stamp-run
+	@echo "installing what the tests need into $(VENV)"
+	@$(PIP) install --group test
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-test
+	@echo "installing the linters into $(VENV)"
+	@$(PIP) install --group dev
+	@touch $@
+
+demo: $(VENV)/.stamp-run
+	@$(BIN)/python -m potsherd.cli.demo
+
+test: $(VENV)/.stamp-test
+	$(PYTEST) -m "not nightly" $(PYTEST_ARGS)
+
+nightly: $(VENV)/.stamp-test
+	$(PYTEST) --timeout 3000 $(PYTEST_ARGS)
+
+lint: $(VENV)/.stamp-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.stamp-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(VENV)/.stamp-dev
+	$(BIN)/python -m build --outdir $(DIST) .
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
