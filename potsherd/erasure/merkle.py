@@ -161,7 +161,7 @@ def prove_range(leaves: Buffer, first: int, count: int, *, tree: bytes = CELL_TR
 
 
 def _check_range(size: int, first: int, count: int) -> None:
-    if not (1 <= size <= LEAVES_MAX and 0 <= first and 1 <= count and first + count <= size):
+    if size > LEAVES_MAX or first < 0 or count < 1 or first + count > size:
         raise UsageError(f"leaves {first} to {first + count - 1} of a tree with {size}")
 
 
