@@ -1,0 +1,449 @@
+"""One segment on its way to n holders: place, send, replace, commit (docs/design/put.md).
+
+The ciphertext of the segment in hand is spooled. Each shard has a *slot* with a worker of its own that
+sends its column in order: from the window of freshly coded batches where it keeps up, from the spool where it
+does not (a straggler, a holder that took over, a resumed stage). So one slow holder delays nobody,
+and one that dies is replaced without asking the caller for anything again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from potsherd.crypto.signing import SigningKey
+from potsherd.erasure import Descriptor, EntryPoint, SegmentEncoder
+from potsherd.errors import PotsherdError, QuotaError, RefusedError, UnreachableError
+from potsherd.node.client import Peer
+from potsherd.node.placement import Candidate, place
+from potsherd.node.records import PROVISIONAL_LEASE_S, ProvisionalLease, Ticket
+from potsherd.node.session import Session
+from potsherd.ports import Address, Buffer
+
+__all__ = ["CommittedSegment", "PushPlan", "SegmentPusher", "StoredShard"]
+
+WINDOW_BATCHES = 4
+"""Coded batches kept in memory for the workers; beyond it `push_rows` waits, or stragglers use the spool."""
+STALL_S = 3.0
+"""A push that takes longer no longer holds the others back."""
+OPEN_TIMEOUT_S = 15.0
+"""A holder that has not opened its stage by then is passed over."""
+FINISH_GRACE_S = 20.0
+"""How long shards beyond the w-th may still take at the end of a segment."""
+TICKET_LIFE_S = 7 * 86400
+"""A ticket outlives long uploads and an interruption over a weekend."""
+SPARE_FACTOR = 4
+"""Donors looked at: n times this, as in design.md section 6."""
+REPLACEMENTS_MAX = 3
+"""Holders tried for one index after the first one failed."""
+
+
+@dataclass(frozen=True)
+class PushPlan:
+    """What a segment is to become."""
+
+    k: int
+    n: int
+    r: int
+    w: int
+    owner: SigningKey
+    placement_key: bytes
+    shard_bytes_max: int
+    spool_path: str
+    preferred: tuple[bytes, ...] = ()
+    """Node keys by index that an earlier, interrupted try used; empty bytes where none."""
+
+
+@dataclass(frozen=True)
+class StoredShard:
+    """One acknowledged shard: its index, who keeps it, and the holder's signed roster entry."""
+
+    index: int
+    key: bytes
+    address: Address
+    entry: bytes
+
+
+@dataclass(frozen=True)
+class CommittedSegment:
+    """A segment that is durable on at least w holders."""
+
+    segment_id: bytes
+    descriptor: Descriptor
+    shards: tuple[StoredShard, ...]
+    compromises: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    first_row: int
+    rows: int
+    columns: list[memoryview]
+    """n buffers of `rows` cells each."""
+
+
+@dataclass
+class _Slot:
+    """Where one shard stands."""
+
+    index: int
+    candidate: Candidate | None = None
+    peer: Peer | None = None
+    stage: int = 0
+    sent: int = 0
+    """Bytes that the holder has."""
+    resumed: int = 0
+    """Bytes it had from an earlier try and that are not compared yet."""
+    resumed_digest: bytes = b""
+    digest: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=32))
+    busy_since: float | None = None
+    tries: int = 0
+    entry: bytes | None = None
+    failure: PotsherdError | None = None
+
+    @property
+    def live(self) -> bool:
+        return self.peer is not None
+
+    def close(self, failure: PotsherdError) -> None:
+        self.peer, self.failure, self.sent, self.resumed, self.busy_since = None, failure, 0, 0, None
+
+
+class SegmentPusher:
+    """Sends one segment. Calls in order: `open`, `push_rows` …, `commit`; `abort` at any time."""
+
+    def __init__(self, session: Session, plan: PushPlan) -> None:
+        self._session = session
+        self._env = session.env
+        self._plan = plan
+        self._encoder = SegmentEncoder(plan.k, plan.n)
+        self._slots = [_Slot(i) for i in range(plan.n)]
+        self._spares: list[Candidate] = []
+        self._window: deque[_Batch] = deque()
+        self._cell_size = 0
+        self._rows = 0
+        self._complete = False
+        self._changed = asyncio.Condition()
+        self._workers: list[asyncio.Task[None]] = []
+        self._compromises: tuple[str, ...] = ()
+        self._spooled = False
+
+    @property
+    def holders(self) -> tuple[bytes, ...]:
+        """Node keys by index, for resuming; empty bytes where there is none."""
+        return tuple(s.candidate.key if s.candidate and s.live else b"" for s in self._slots)
+
+    # --- opening -----------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Place the shards and reserve their room. Raises RefusedError, or QuotaError if no donor has room."""
+        plan = self._plan
+        donors = await self._session.donors(plan.placement_key, plan.n * SPARE_FACTOR)
+        wanted = self._prefer(donors)
+        rest = [c for c in donors if c.key not in {w.key for w in wanted.values()}]
+        placement = place(rest, plan.n, plan.k, plan.r, rng=self._env.rng)
+        self._compromises = placement.compromises
+        chosen = {h.key for h in placement.holders}
+        fresh = iter(placement.holders)
+        for slot in self._slots:
+            slot.candidate = wanted.get(slot.index) or next(fresh, None)
+        used = {s.candidate.key for s in self._slots if s.candidate}
+        self._spares = [c for c in placement.holders if c.key not in used]
+        self._spares += [c for c in rest if c.key not in chosen]
+        await asyncio.gather(*(self._fill(slot) for slot in self._slots))
+        self._require(self._live(), "opened")
+        self._workers = [asyncio.ensure_future(self._work(slot)) for slot in self._slots]
+
+    def _prefer(self, donors: Sequence[Candidate]) -> dict[int, Candidate]:
+        by_key = {c.key: c for c in donors}
+        return {i: by_key[key] for i, key in enumerate(self._plan.preferred) if key in by_key}
+
+    def _live(self) -> int:
+        return sum(slot.live for slot in self._slots)
+
+    def _require(self, have: int, done: str) -> None:
+        """Raises when fewer than w holders remain, with the reason that most of them gave."""
+        w = self._plan.w
+        if have >= w:
+            return
+        failures = [s.failure for s in self._slots if s.failure is not None]
+        full = [f for f in failures if isinstance(f, QuotaError)]
+        text = f"only {have} of the {w} holders that are needed {done} a piece"
+        if full:
+            raise QuotaError(
+                f"{text}: {len(full)} of {len(failures)} refusals were for lack of room",
+                remedy="ask donors for more quota, wait for more donors, or choose a smaller n/k",
+            )
+        reasons = "; ".join(sorted({str(f) for f in failures})[:3])
+        raise RefusedError(
+            f"{text}{': ' + reasons if reasons else ''}",
+            remedy="see `potsherd peers` for who answers",
+        )
+
+    async def _fill(self, slot: _Slot) -> None:
+        """Open a stage for the slot's candidate, or for spares while there are some."""
+        while True:
+            if slot.candidate is None:
+                if not self._spares or slot.tries > REPLACEMENTS_MAX:
+                    return
+                slot.candidate = self._spares.pop(0)
+            slot.tries += 1
+            try:
+                async with asyncio.timeout(OPEN_TIMEOUT_S):
+                    await self._open_stage(slot, slot.candidate)
+                return
+            except (PotsherdError, TimeoutError) as error:
+                failure = error if isinstance(error, PotsherdError) else UnreachableError("no answer")
+                slot.close(failure)
+                slot.candidate = None
+
+    async def _open_stage(self, slot: _Slot, candidate: Candidate) -> None:
+        plan = self._plan
+        ticket = Ticket(
+            owner=plan.owner.verify_key,
+            placement_key=plan.placement_key,
+            shard_bytes_max=plan.shard_bytes_max,
+            expires=int(self._env.utc()) + TICKET_LIFE_S,
+        )
+        signed = ticket.signed(plan.owner.sign, self._session.identity.network_id)
+        peer = await self._session.peer(candidate.key, candidate.address)
+        staged = await peer.push_open(signed, slot.index)
+        slot.peer, slot.stage, slot.sent = peer, staged.stage, 0
+        slot.resumed, slot.resumed_digest = staged.size, staged.digest
+        slot.digest = hashlib.blake2b(digest_size=32)
+
+    # --- rows --------------------------------------------------------------------------------------
+
+    async def push_rows(self, data: Buffer) -> None:
+        """Whole rows of k cells in order (or the one row of a small stream). Waits for back-pressure.
+
+        Raises RefusedError when fewer than w holders are left.
+        """
+        k = self._plan.k
+        size = len(data)
+        if not self._cell_size:
+            self._cell_size = 32768 if size % (k * 32768) == 0 else size // k
+        rows = size // (k * self._cell_size)
+        await self._spool(data)
+        columns = await self._env.offload(self._encoder.add_rows, data, self._cell_size)
+        await self._room()
+        async with self._changed:
+            self._window.append(_Batch(self._rows, rows, columns))
+            self._rows += rows
+            self._changed.notify_all()
+        self._require(self._live(), "keep")
+
+    async def _spool(self, data: Buffer) -> None:
+        disk, path = self._env.disk, self._plan.spool_path
+        if not self._spooled:
+            await self._env.offload(disk.create, path, self._plan.k * self._plan.shard_bytes_max)
+            self._spooled = True
+        offset = self._rows * self._plan.k * self._cell_size
+        await self._env.offload(disk.write, path, offset, data)
+
+    async def _room(self) -> None:
+        """Wait until the oldest batch may go: every worker that is not stalled is past it."""
+        while len(self._window) >= WINDOW_BATCHES:
+            oldest = self._window[0]
+            end = (oldest.first_row + oldest.rows) * self._cell_size
+            if any(self._holds_back(slot, end) for slot in self._slots):
+                async with self._changed:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._changed.wait(), STALL_S / 2)
+                self._require(self._live(), "keep")
+            else:
+                self._window.popleft()
+
+    def _holds_back(self, slot: _Slot, end: int) -> bool:
+        if not slot.live or slot.sent >= end:
+            return False
+        busy = slot.busy_since
+        in_window = slot.sent >= self._window[0].first_row * self._cell_size
+        return in_window and (busy is None or self._env.monotonic() - busy < STALL_S)
+
+    # --- workers -----------------------------------------------------------------------------------
+
+    async def _work(self, slot: _Slot) -> None:
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._todo(slot) or self._complete)
+            if not self._todo(slot):
+                return
+            try:
+                await self._step(slot)
+            except PotsherdError as error:
+                await self._replace(slot, error)
+            async with self._changed:
+                self._changed.notify_all()
+
+    def _todo(self, slot: _Slot) -> bool:
+        return slot.live and slot.sent < self._rows * self._cell_size
+
+    async def _replace(self, slot: _Slot, error: PotsherdError) -> None:
+        if slot.candidate is not None:
+            self._session.drop(slot.candidate.key)
+        slot.close(error)
+        slot.candidate = None
+        await self._fill(slot)
+
+    async def _step(self, slot: _Slot) -> None:
+        """Bring one batch to the holder, or compare it with what the holder has from before."""
+        column = await self._column(slot)
+        size = len(column)
+        if slot.resumed > slot.sent:
+            await self._compare(slot, column)
+            return
+        peer = slot.peer
+        if peer is None:
+            return
+        slot.busy_since = self._env.monotonic()
+        try:
+            await peer.push(slot.stage, slot.sent, column)
+        finally:
+            slot.busy_since = None
+        slot.sent += size
+
+    async def _compare(self, slot: _Slot, column: memoryview) -> None:
+        """The holder has bytes from an interrupted try: keep them if they are the same, else start anew."""
+        part = column[: slot.resumed - slot.sent]
+        await self._env.offload(slot.digest.update, part)
+        slot.sent += len(part)
+        if slot.sent < slot.resumed:
+            return
+        if slot.digest.digest() != slot.resumed_digest and slot.peer and slot.candidate:
+            await slot.peer.push_abort(slot.stage)
+            await self._open_stage(slot, slot.candidate)
+        slot.resumed = 0
+
+    async def _column(self, slot: _Slot) -> memoryview:
+        """The next bytes of the slot's shard: the rest of a batch."""
+        for batch in self._window:
+            start = batch.first_row * self._cell_size
+            if start <= slot.sent < start + batch.rows * self._cell_size:
+                return batch.columns[slot.index][slot.sent - start :]
+        return await self._column_from_spool(slot)
+
+    async def _column_from_spool(self, slot: _Slot) -> memoryview:
+        cell, k = self._cell_size, self._plan.k
+        row, skip = divmod(slot.sent, cell)
+        rows = max(1, min(self._rows - row, 2**20 // cell))
+        data = await self._env.offload(
+            self._env.disk.read, self._plan.spool_path, row * k * cell, rows * k * cell
+        )
+        column = await self._env.offload(self._encoder.column, data, cell, slot.index)
+        return memoryview(column)[skip:]
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    async def commit(self, *, stream_length: int, entry: EntryPoint | None) -> CommittedSegment:
+        """Prove, store and acknowledge the segment. Raises RefusedError below w durable shards."""
+        await self._drain()
+        plan = self._plan
+        descriptor = self._encoder.descriptor(
+            r=plan.r,
+            stream_length=stream_length,
+            placement_key=plan.placement_key,
+            owner=plan.owner.verify_key,
+            entry=entry,
+        )
+        lease = ProvisionalLease(
+            owner=plan.owner.verify_key,
+            segment_id=descriptor.segment_id,
+            until=int(self._env.utc()) + PROVISIONAL_LEASE_S,
+        )
+        signed = lease.signed(plan.owner.sign, self._session.identity.network_id)
+        await self._gather_until_enough(lambda slot: self._commit_slot(slot, descriptor, signed))
+        stored = self._stored()
+        self._require(len(stored), "acknowledged")
+        await self._share_roster(descriptor, stored)
+        await self.close()
+        return CommittedSegment(descriptor.segment_id, descriptor, stored, self._compromises)
+
+    async def _drain(self) -> None:
+        """Let the workers finish: all of them, or w and then a grace."""
+        async with self._changed:
+            self._complete = True
+            self._changed.notify_all()
+        await self._wait_enough(self._workers, lambda: sum(map(self._sent_all, self._slots)))
+        self._require(sum(map(self._sent_all, self._slots)), "took")
+
+    def _sent_all(self, slot: _Slot) -> bool:
+        return slot.live and slot.sent == self._rows * self._cell_size
+
+    async def _commit_slot(self, slot: _Slot, descriptor: Descriptor, lease: bytes) -> None:
+        while slot.peer is not None and slot.candidate is not None:
+            try:
+                slot.entry = await slot.peer.commit(slot.stage, descriptor.encode(), lease)
+                return
+            except PotsherdError as error:
+                await self._replace(slot, error)
+                await self._work(slot)
+
+    async def _gather_until_enough(self, work: Callable[[_Slot], Awaitable[None]]) -> None:
+        slots = [slot for slot in self._slots if self._sent_all(slot)]
+        tasks = [asyncio.ensure_future(work(slot)) for slot in slots]
+        await self._wait_enough(tasks, lambda: len(self._stored()))
+
+    async def _wait_enough(
+        self, tasks: Sequence[asyncio.Future[None]], enough: Callable[[], int]
+    ) -> None:
+        """Wait for all tasks, but once `enough()` reaches w only for FINISH_GRACE_S more."""
+        deadline: float | None = None
+        pending = set(tasks)
+        while pending:
+            left = None if deadline is None else deadline - self._env.monotonic()
+            if left is not None and left <= 0:
+                break
+            done, pending = await asyncio.wait(
+                pending, timeout=left, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                task.result()
+            if deadline is None and enough() >= self._plan.w:
+                deadline = self._env.monotonic() + FINISH_GRACE_S
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+    def _stored(self) -> tuple[StoredShard, ...]:
+        return tuple(
+            StoredShard(s.index, s.candidate.key, s.peer.address, s.entry)
+            for s in self._slots
+            if s.entry is not None and s.candidate is not None and s.peer is not None
+        )
+
+    async def _share_roster(self, descriptor: Descriptor, stored: Sequence[StoredShard]) -> None:
+        """Tell every holder of all the others; one that misses it learns from the rest."""
+        holders = [(s.entry, s.address) for s in stored]
+
+        async def share(slot: _Slot) -> None:
+            if slot.peer is not None and slot.entry is not None:
+                with suppress(PotsherdError):
+                    await slot.peer.merge_roster(descriptor.segment_id, holders)
+
+        await asyncio.gather(*(share(slot) for slot in self._slots))
+
+    async def abort(self) -> None:
+        """Give up: free the stages and the spool."""
+        async def release(slot: _Slot) -> None:
+            if slot.peer is not None and slot.entry is None:
+                with suppress(PotsherdError):
+                    await slot.peer.push_abort(slot.stage)
+
+        await self.close()
+        await asyncio.gather(*(release(slot) for slot in self._slots))
+
+    async def close(self) -> None:
+        """Stop the workers and free the spool; stages stay, so an interrupted put can resume."""
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        self._workers = []
+        self._window.clear()
+        if self._spooled:
+            self._spooled = False
+            await self._env.offload(self._env.disk.remove, self._plan.spool_path)

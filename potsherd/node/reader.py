@@ -1,0 +1,422 @@
+"""Verified bytes of one segment's stream, read from whoever answers (docs/design/get.md).
+
+A degraded read is the normal path: cells are asked of the holders of their columns in parallel; what is
+missing, wrong or late is rebuilt from the same rows of other columns. Every cell is checked against the
+shard roots of the descriptor, which is checked against the segment id, before a byte of it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from potsherd.crypto.eris import ReadCapability
+from potsherd.crypto.hashing import entry_locator
+from potsherd.erasure import Code, Descriptor, EntryPoint, Geometry, verify_range
+from potsherd.errors import (
+    IntegrityError,
+    MalformedError,
+    NotEnoughShards,
+    NotFoundError,
+    PotsherdError,
+)
+from potsherd.node.records import PAYLOAD_MAX
+from potsherd.node.session import Session
+from potsherd.ports import Address
+
+__all__ = ["Holder", "SegmentReader", "find_entry"]
+
+HEDGE_S = 1.5
+"""A column that has not answered by then is rebuilt from others at the same time."""
+READ_TIMEOUT_S = 20.0
+"""A holder that has not answered a read by then counts as away for this reader."""
+AWAY_S = 60.0
+"""How long a reader passes over a holder that failed, before it tries again."""
+LOCATE_ROUNDS = 3
+"""Times that the roster is asked for before a segment counts as not found."""
+LOCATE_PAUSE_S = 1.0
+RUNS_MAX = 128
+"""Runs in one request (records.Read)."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A node that says it keeps one index, and where it was last met."""
+
+    index: int
+    key: bytes
+    address: Address | None
+
+
+async def find_entry(session: Session, capability: ReadCapability) -> list[SegmentReader]:
+    """Readers of the segments that claim to end with this capability's root page, best first.
+
+    They are candidates: the caller tries the next when a root block does not verify.
+    Raises NotFoundError when nobody knows the capability.
+    """
+    locator = entry_locator(capability.root_reference, capability.root_key)
+    found: dict[bytes, SegmentReader] = {}
+    for announcement in await session.announcements(locator):
+        if announcement.segment_id in found:
+            continue
+        reader = SegmentReader(session, announcement.segment_id, announcement.key)
+        with suppress(NotFoundError, NotEnoughShards):
+            await reader.locate()
+            entry = reader.descriptor.entry
+            if entry is not None and entry.locator == locator:
+                found[announcement.segment_id] = reader
+    if not found:
+        raise NotFoundError(
+            "no node of this network knows that dataset",
+            remedy="check the network (`potsherd config show`) and that nodes answer (`potsherd peers`)",
+        )
+    return list(found.values())
+
+
+class SegmentReader:
+    """Reads one segment; safe to use from many tasks at once.
+
+    `key` is where its holders announce it: the placement key, or for an entry segment the locator.
+    """
+
+    def __init__(self, session: Session, segment_id: bytes, key: bytes) -> None:
+        self.segment_id = segment_id
+        self._session = session
+        self._env = session.env
+        self._key = key
+        self._descriptor: Descriptor | None = None
+        self._holders: dict[int, list[Holder]] = {}
+        self._away: dict[bytes, float] = {}
+        self._locating: asyncio.Task[None] | None = None
+
+    # --- who holds it ------------------------------------------------------------------------------
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The descriptor; known after `locate`."""
+        if self._descriptor is None:
+            raise NotFoundError("the segment has not been located yet")
+        return self._descriptor
+
+    @property
+    def entry(self) -> EntryPoint | None:
+        """Where the root page lies, in a segment that ends with one."""
+        return self.descriptor.entry
+
+    @property
+    def holders(self) -> Mapping[int, Sequence[Holder]]:
+        """Who says to keep which index."""
+        return self._holders
+
+    async def locate(self) -> None:
+        """Find descriptor and roster once; later calls are free. Raises NotFoundError."""
+        if self._descriptor is not None and self._holders:
+            return
+        if self._locating is None or self._locating.done():
+            self._locating = asyncio.ensure_future(self._locate())
+        await asyncio.shield(self._locating)
+
+    async def _locate(self) -> None:
+        for attempt in range(LOCATE_ROUNDS):
+            if attempt:
+                await asyncio.sleep(LOCATE_PAUSE_S)
+            announced = await self._session.announcements(self._key)
+            nodes = {a.node_key: None for a in announced if a.segment_id == self.segment_id}
+            if await self._ask(list(nodes)):
+                return
+            # Nobody who announced answers: a holder was drawn from the donors near the key.
+            near = await self._session.donors(self._key, 64)
+            if await self._ask([c.key for c in near if c.key not in nodes]):
+                return
+        raise NotFoundError(f"no holder of segment {self.segment_id.hex()[:16]} answers")
+
+    async def _ask(self, nodes: Sequence[bytes]) -> bool:
+        """Take descriptor and roster from the first nodes that give them."""
+        tasks = [asyncio.ensure_future(self._introduce(key)) for key in nodes]
+        try:
+            for task in asyncio.as_completed(tasks):
+                with suppress(PotsherdError, TimeoutError):
+                    await task
+                    return True
+        finally:
+            for pending in tasks:
+                pending.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return False
+
+    async def _introduce(self, key: bytes) -> None:
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            peer = await self._session.peer(key)
+            raw = await peer.descriptor(self.segment_id)
+            descriptor = Descriptor.decode(raw)
+            if descriptor.segment_id != self.segment_id:
+                raise IntegrityError("the descriptor is not that of the segment asked for")
+            roster = await peer.roster(self.segment_id)
+        holders: dict[int, list[Holder]] = {}
+        for entry, _, address in roster:
+            if entry.held and entry.index < descriptor.n:
+                holders.setdefault(entry.index, []).append(Holder(entry.index, entry.node, address))
+        if not holders:
+            raise NotFoundError("the roster is empty")
+        self._descriptor, self._holders = descriptor, holders
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Verified bytes of the stream. Raises NotEnoughShards, NotFoundError, MalformedError."""
+        return (await self.read_many([(offset, length)]))[0]
+
+    async def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Several ranges in one round of parallel requests; see `read`."""
+        await self.locate()
+        geometry = self.descriptor.geometry
+        for offset, length in ranges:
+            if offset < 0 or length < 0 or offset + length > geometry.stream_length:
+                raise MalformedError("a range outside the segment")
+        wanted: dict[int, set[int]] = {}
+        for offset, length in ranges:
+            for cell in _cells(geometry, offset, length):
+                wanted.setdefault(cell % geometry.k, set()).add(cell // geometry.k)
+        cells = await self._collect(wanted)
+        return [_assemble(geometry, cells, offset, length) for offset, length in ranges]
+
+    async def _collect(self, wanted: Mapping[int, set[int]]) -> dict[tuple[int, int], memoryview]:
+        """The cells (column, row) asked for, from their columns or rebuilt."""
+        cells: dict[tuple[int, int], memoryview] = {}
+        direct = {
+            asyncio.ensure_future(self._fetch(column, rows, cells)): column
+            for column, rows in wanted.items()
+        }
+        try:
+            failed = await self._first_round(direct)
+            missing = {c: wanted[c] for c in failed}
+            if missing:
+                await self._degraded(missing, cells, direct)
+        finally:
+            for task in direct:
+                task.cancel()
+            await asyncio.gather(*direct, return_exceptions=True)
+        return cells
+
+    async def _first_round(self, direct: Mapping[asyncio.Future[None], int]) -> set[int]:
+        """Columns that failed, or had not answered HEDGE_S after the start."""
+        done, late = await asyncio.wait(direct, timeout=HEDGE_S) if direct else (set(), set())
+        failed = {direct[task] for task in late}
+        for task in done:
+            error = task.exception()
+            if error is None:
+                continue
+            if not isinstance(error, PotsherdError):
+                raise error
+            failed.add(direct[task])
+        return failed
+
+    async def _degraded(
+        self,
+        missing: Mapping[int, set[int]],
+        cells: dict[tuple[int, int], memoryview],
+        direct: Mapping[asyncio.Future[None], int],
+    ) -> None:
+        """Rebuild the missing cells while the late columns may still answer."""
+        late = [t for t, column in direct.items() if column in missing and not t.done()]
+        rebuild = asyncio.ensure_future(self._rebuild(missing, cells))
+        try:
+            await asyncio.wait([rebuild, *late], return_when=asyncio.FIRST_COMPLETED)
+            while not rebuild.done():
+                if all((c, row) in cells for c, rows in missing.items() for row in rows):
+                    return
+                running = [t for t in late if not t.done()]
+                await asyncio.wait([rebuild, *running], return_when=asyncio.FIRST_COMPLETED)
+            try:
+                await rebuild
+            except NotEnoughShards:
+                await asyncio.gather(*late, return_exceptions=True)
+                if not all((c, row) in cells for c, rows in missing.items() for row in rows):
+                    raise
+        finally:
+            rebuild.cancel()
+            await asyncio.gather(rebuild, return_exceptions=True)
+
+    async def _rebuild(
+        self, missing: Mapping[int, set[int]], cells: dict[tuple[int, int], memoryview]
+    ) -> None:
+        geometry = self.descriptor.geometry
+        rows = set().union(*missing.values())
+        untried = [i for i in self._by_preference() if i not in missing]
+        have: list[int] = []
+        while len(have) < geometry.k:
+            batch = untried[: geometry.k - len(have)]
+            if len(batch) < geometry.k - len(have):
+                raise self._not_enough(len(have) + len(batch))
+            untried = untried[len(batch) :]
+            results = await asyncio.gather(
+                *(
+                    self._fetch(i, {r for r in rows if (i, r) not in cells}, cells, anyhow=True)
+                    for i in batch
+                ),
+                return_exceptions=True,
+            )
+            for index, result in zip(batch, results, strict=True):
+                if result is None:
+                    have.append(index)
+                elif not isinstance(result, PotsherdError):
+                    raise result
+        await self._env.offload(_rebuild_rows, geometry, missing, have, cells)
+
+    def _not_enough(self, have: int) -> NotEnoughShards:
+        k, n = self.descriptor.k, self.descriptor.n
+        return NotEnoughShards(
+            f"segment {self.segment_id.hex()[:16]}: {have} of its {n} pieces answer, {k} are needed",
+            remedy="wait for nodes to come back (`potsherd peers`), then try again",
+        )
+
+    def _by_preference(self) -> list[int]:
+        """Indices whose holders are not known to be away, data first; then the rest."""
+        now = self._env.monotonic()
+        return sorted(
+            self._holders,
+            key=lambda i: (all(self._away.get(h.key, 0.0) > now for h in self._holders[i]), i),
+        )
+
+    async def _fetch(
+        self,
+        index: int,
+        rows: Iterable[int],
+        cells: dict[tuple[int, int], memoryview],
+        *,
+        anyhow: bool = False,
+    ) -> None:
+        """Put the verified cells of one column into `cells`. Raises PotsherdError.
+
+        Holders that failed lately are passed over, unless `anyhow`: then they are the last resort.
+        """
+        runs = _runs(rows)
+        if not runs:
+            return
+        now = self._env.monotonic()
+        error: PotsherdError | None = None
+        for holder in self._holders.get(index, ()):
+            if self._away.get(holder.key, 0.0) > now and not anyhow:
+                continue
+            try:
+                async with asyncio.timeout(READ_TIMEOUT_S):
+                    for part in _requests(runs, self.descriptor.cell_size):
+                        await self._fetch_part(holder, part, cells)
+                return
+            except (PotsherdError, TimeoutError) as failure:
+                self._away[holder.key] = self._env.monotonic() + AWAY_S
+                self._session.drop(holder.key)
+                error = failure if isinstance(failure, PotsherdError) else None
+        raise error or NotFoundError(f"no holder of piece {index} answers")
+
+    async def _fetch_part(
+        self,
+        holder: Holder,
+        runs: Sequence[tuple[int, int]],
+        cells: dict[tuple[int, int], memoryview],
+    ) -> None:
+        peer = await self._session.peer(holder.key, holder.address)
+        data, proofs = await peer.read(self.segment_id, holder.index, runs)
+        checked = await self._env.offload(
+            _verify, self.descriptor, holder.index, runs, memoryview(data), proofs
+        )
+        cells.update(checked)
+
+
+def _cells(geometry: Geometry, offset: int, length: int) -> range:
+    if length == 0:
+        return range(0)
+    size = geometry.cell_size
+    return range(offset // size, (offset + length - 1) // size + 1)
+
+
+def _runs(rows: Iterable[int]) -> list[tuple[int, int]]:
+    """Sorted rows as (first, count)."""
+    runs: list[tuple[int, int]] = []
+    for row in sorted(rows):
+        if runs and runs[-1][0] + runs[-1][1] == row:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((row, 1))
+    return runs
+
+
+def _requests(
+    runs: Sequence[tuple[int, int]], cell_size: int
+) -> Iterable[list[tuple[int, int]]]:
+    """Cut runs into requests whose answers fit a message."""
+    room_max = PAYLOAD_MAX // cell_size
+    part: list[tuple[int, int]] = []
+    room = room_max
+    for start, count in runs:
+        first, left = start, count
+        while left:
+            if room == 0 or len(part) == RUNS_MAX:
+                yield part
+                part, room = [], room_max
+            taken = min(left, room)
+            part.append((first, taken))
+            first, left, room = first + taken, left - taken, room - taken
+    if part:
+        yield part
+
+
+def _verify(
+    descriptor: Descriptor,
+    index: int,
+    runs: Sequence[tuple[int, int]],
+    data: memoryview,
+    proofs: Sequence[bytes],
+) -> dict[tuple[int, int], memoryview]:
+    """Check every cell against the shard root. Raises IntegrityError."""
+    size = descriptor.cell_size
+    if len(data) != sum(count for _, count in runs) * size or len(proofs) != len(runs):
+        raise IntegrityError("a holder sent another number of bytes than asked for")
+    checked: dict[tuple[int, int], memoryview] = {}
+    position = 0
+    for (first, count), proof in zip(runs, proofs, strict=True):
+        leaves = bytearray()
+        for row in range(first, first + count):
+            cell = data[position : position + size]
+            leaves += hashlib.blake2b(cell, digest_size=32).digest()
+            checked[index, row] = cell
+            position += size
+        verify_range(descriptor.roots[index], descriptor.rows, first, bytes(leaves), proof)
+    return checked
+
+
+def _rebuild_rows(
+    geometry: Geometry,
+    missing: Mapping[int, set[int]],
+    have: Sequence[int],
+    cells: dict[tuple[int, int], memoryview],
+) -> None:
+    """Rebuild the missing cells of every row from k columns; rows that stand together in one go."""
+    code = Code(geometry.k, geometry.n)
+    for first, count in _runs(set().union(*missing.values())):
+        rows = range(first, first + count)
+        columns = {i: b"".join(cells[i, row] for row in rows) for i in have}
+        rebuilt = code.rebuild(columns, sorted(missing))
+        for index, column in rebuilt.items():
+            view = memoryview(column)
+            for at, row in enumerate(rows):
+                size = geometry.cell_size
+                cells.setdefault((index, row), view[at * size : (at + 1) * size])
+
+
+def _assemble(
+    geometry: Geometry, cells: Mapping[tuple[int, int], memoryview], offset: int, length: int
+) -> bytes:
+    size, k = geometry.cell_size, geometry.k
+    parts = [cells[cell % k, cell // k] for cell in _cells(geometry, offset, length)]
+    if not parts:
+        return b""
+    start = offset % size
+    if len(parts) == 1:
+        return bytes(parts[0][start : start + length])
+    parts[0] = parts[0][start:]
+    parts[-1] = parts[-1][: (offset + length - 1) % size + 1]
+    return b"".join(parts)

@@ -1,0 +1,369 @@
+"""Requests and responses over one proven stream (docs/spec/node-protocol.md).
+
+Participants: the *dialler* sends requests, the *listener* answers them; a node that wants to ask back
+dials by itself. Many requests are in flight at once, answers come in any order.
+
+A frame is `header length (4) ‖ payload length (4) ‖ header ‖ payload`. The header is an `Envelope` record;
+the payload is raw bytes and passes through without copies. Who sends what this page does not allow
+(an unknown kind, a length beyond its bound, an answer nobody waits for) is broken off: `PeerError`.
+A body that does not parse is answered by a `Failure` and the connection stays, because the frames
+around it are intact.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Generic, TypeVar
+
+from potsherd import errors
+from potsherd.errors import LimitError, MalformedError, PeerError, PotsherdError
+from potsherd.node import records
+from potsherd.node.records import PAYLOAD_MAX, Failure
+from potsherd.ports import Buffer, Stream
+from potsherd.wire import Bytes, Record, Uint
+
+__all__ = [
+    "ABANDONED_MAX",
+    "FRAME_TIMEOUT_S",
+    "HEADER_MAX",
+    "IDLE_TIMEOUT_S",
+    "IN_FLIGHT_BYTES_MAX",
+    "IN_FLIGHT_MAX",
+    "REQUEST_TIMEOUT_S",
+    "Caller",
+    "Envelope",
+    "Method",
+    "Methods",
+    "Request",
+    "Responder",
+    "Response",
+    "failure_of",
+    "raise_failure",
+]
+
+BODY_MAX = records.Roster.SIZE_MAX
+"""Bytes of the largest body: a roster."""
+HEADER_MAX = BODY_MAX + 64
+"""Bytes of an encoded envelope; a longer header breaks the connection off."""
+IN_FLIGHT_MAX = 32
+"""Requests of one connection under way; more wait: at the dialler in `call`, at the listener unread."""
+IN_FLIGHT_BYTES_MAX = 4 * PAYLOAD_MAX
+"""Payload bytes that one connection may occupy at the listener; more stay unread or wait for room."""
+ABANDONED_MAX = 256
+"""Requests given up whose answer may still come; a listener that leaves more open is broken off."""
+REQUEST_TIMEOUT_S = 60.0
+"""Seconds from sending a request until its answer, unless the caller says otherwise."""
+FRAME_TIMEOUT_S = 60.0
+"""Seconds that a frame of at most PAYLOAD_MAX may take once its first byte is there."""
+IDLE_TIMEOUT_S = 600.0
+"""Seconds without a request after which a listener closes the connection."""
+
+_PREFIX = struct.Struct(">II")
+_LOG = logging.getLogger(__name__)
+
+REQUEST, RESPONSE, FAILURE = 0, 1, 2
+
+Q = TypeVar("Q", bound=Record)
+A = TypeVar("A", bound=Record)
+
+
+@dataclass(frozen=True)
+class Envelope(Record):
+    """A frame's header: kind (0 request, 1 response, 2 failure), number of the request, method, body."""
+
+    SIZE_MAX: ClassVar[int] = HEADER_MAX
+    kind: Annotated[int, Uint(2)]
+    request: Annotated[int, Uint(2**32 - 1)]
+    method: Annotated[int, Uint(255)]
+    body: Annotated[bytes, Bytes(max=BODY_MAX)]
+
+
+@dataclass(frozen=True)
+class Method(Generic[Q, A]):
+    """One thing that can be asked: its number, its records, and which side may send a payload."""
+
+    number: int
+    name: str
+    asks: type[Q]
+    answers: type[A]
+    sends: bool = False
+    """The request may carry a payload."""
+    gets: bool = False
+    """The response may carry a payload."""
+
+
+class Methods:
+    """All methods of protocol version 1; numbers are never used twice."""
+
+    HELLO = Method(1, "hello", records.Hello, records.Hello)
+    PUSH_OPEN = Method(2, "push-open", records.PushOpen, records.Staged)
+    PUSH = Method(3, "push", records.Push, records.Done, sends=True)
+    PUSH_ABORT = Method(4, "push-abort", records.PushAbort, records.Done)
+    COMMIT = Method(5, "commit", records.Commit, records.Receipt)
+    READ = Method(6, "read", records.Read, records.ReadProofs, gets=True)
+    DESCRIPTOR = Method(7, "descriptor", records.SegmentQuery, records.DescriptorReply)
+    ROSTER = Method(8, "roster", records.SegmentQuery, records.Roster)
+    MERGE_ROSTER = Method(9, "merge-roster", records.Roster, records.Done)
+    LEASE_PUT = Method(10, "lease-put", records.LeasePut, records.Done)
+    LEASES = Method(11, "leases", records.SegmentQuery, records.LeaseReply)
+    HEAD_PUT = Method(12, "head-put", records.HeadPut, records.Done)
+    HEADS = Method(13, "heads", records.HeadQuery, records.HeadReply)
+    ANNOUNCE = Method(14, "announce", records.AnnounceNow, records.Announced)
+    STATUS = Method(15, "status", records.NodeStatusQuery, records.NodeStatusReply)
+
+
+# --- errors on the wire ---------------------------------------------------------------------------
+
+_KINDS: dict[str, type[PotsherdError]] = {name: getattr(errors, name) for name in errors.__all__}
+
+
+def _cut(text: str, size_max: int) -> str:
+    """The text without NUL and lone surrogates, at most `size_max` bytes long."""
+    data = text.replace("\0", "").encode("utf-8", "replace")[:size_max]
+    return data.decode("utf-8", "ignore")
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What a peer is told. Errors that are not potsherd's own are our bugs: their text stays here."""
+    if not isinstance(error, PotsherdError):
+        return Failure(kind="PotsherdError", message="internal error of the node", remedy="")
+    kind = type(error).__name__
+    if kind not in _KINDS:
+        kind = "PotsherdError"
+    return Failure(kind=kind, message=_cut(error.message, 500), remedy=_cut(error.remedy, 500))
+
+
+def raise_failure(body: bytes | memoryview) -> PotsherdError:
+    """The error that a peer reported. Raises PeerError for a kind that errors.py does not know."""
+    failure = Failure.decode(body)
+    kind = _KINDS.get(failure.kind)
+    if kind is None:
+        raise PeerError("the peer reports an unknown kind of error")
+    return kind(failure.message, remedy=failure.remedy)
+
+
+# --- frames ---------------------------------------------------------------------------------------
+
+
+def _frame(envelope: Envelope, payload_size: int) -> bytes:
+    header = envelope.encode()
+    return _PREFIX.pack(len(header), payload_size) + header
+
+
+async def _read_prefix(stream: Stream) -> tuple[int, int]:
+    header_size, payload_size = _PREFIX.unpack(await stream.read_exactly(_PREFIX.size))
+    if not 0 < header_size <= HEADER_MAX or payload_size > PAYLOAD_MAX:
+        raise PeerError("the peer sent a frame with impossible lengths")
+    return header_size, payload_size
+
+
+async def _read_envelope(stream: Stream, size: int, *kinds: int) -> Envelope:
+    try:
+        envelope = Envelope.decode(await stream.read_exactly(size))
+    except MalformedError as error:
+        raise PeerError(f"the peer sent garbage: {error}") from None
+    if envelope.kind not in kinds:
+        raise PeerError("the peer sent the wrong kind of frame")
+    return envelope
+
+
+async def _read_payload(stream: Stream, size: int) -> memoryview:
+    if not size:
+        return memoryview(b"")
+    payload = memoryview(bytearray(size))
+    await stream.read_into(payload)
+    return payload
+
+
+# --- the dialler ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Response(Generic[A]):
+    """An answer: its record, and the payload (a view of a buffer of its own)."""
+
+    body: A
+    payload: memoryview
+
+
+@dataclass
+class _Pending:
+    method: int
+    payload_max: int
+    answer: asyncio.Future[tuple[int, bytes, memoryview]]
+
+
+class Caller:
+    """The dialler's end. Owns a reading and a writing task from `start` until `close` or `abort`."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self._pending: dict[int, _Pending] = {}
+        self._abandoned: OrderedDict[int, int] = OrderedDict()
+        self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._outgoing: asyncio.Queue[tuple[_Pending, tuple[Buffer, ...]]] = asyncio.Queue(
+            IN_FLIGHT_MAX
+        )
+        self._next = 0
+        self._broken: PeerError | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+
+    @property
+    def broken(self) -> PeerError | None:
+        """Why the connection ended; None while it stands."""
+        return self._broken
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait for their answer."""
+        return len(self._pending)
+
+    def start(self) -> None:
+        """Begin to read and write."""
+        loop = asyncio.get_running_loop()
+        self._tasks = (
+            loop.create_task(self._guard(self._read_all())),
+            loop.create_task(self._guard(self._write_all())),
+        )
+
+    async def call(
+        self,
+        method: Method[Q, A],
+        body: Q,
+        *payload: Buffer,
+        payload_max: int = 0,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> Response[A]:
+        """Ask and wait for the answer.
+
+        Raises the error the peer reports; PeerError when the connection ends, the answer is late or
+        does not parse. An answer with more than `payload_max` bytes of payload ends the connection. The
+        payload's buffers must keep their bytes until the answer, also when the call is cancelled.
+        """
+        encoded = body.encode()
+        async with self._slots:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    kind, data, got = await self._ask(method.number, encoded, payload, payload_max)
+            except TimeoutError:
+                raise PeerError(f"no answer to {method.name} within {timeout_s:g} s") from None
+        try:
+            if kind == FAILURE:
+                raise raise_failure(data)
+            return Response(method.answers.decode(data), got)
+        except MalformedError as error:
+            if kind == FAILURE and isinstance(error, PotsherdError) and _reported(data):
+                raise
+            self.abort(PeerError(f"the peer sent garbage: {error}"))
+            raise PeerError(f"the peer sent garbage: {error}") from None
+
+    async def _ask(
+        self, method: int, body: bytes, payload: tuple[Buffer, ...], payload_max: int
+    ) -> tuple[int, bytes, memoryview]:
+        size = sum(memoryview(part).nbytes for part in payload)
+        if size > PAYLOAD_MAX:
+            raise LimitError(f"{size} bytes of payload, at most {PAYLOAD_MAX}")
+        self._raise_if_broken()
+        number = self._next = (self._next + 1) % 2**32
+        answer = asyncio.get_running_loop().create_future()
+        pending = self._pending[number] = _Pending(method, payload_max, answer)
+        try:
+            frame = _frame(Envelope(REQUEST, number, method, body), size)
+            await self._outgoing.put((pending, (frame, *payload)))
+            self._raise_if_broken()
+            return await answer
+        finally:
+            del self._pending[number]
+            if not answer.done() or answer.cancelled():
+                self._abandon(number, method)
+
+    def _raise_if_broken(self) -> None:
+        if self._broken is not None:
+            raise PeerError(str(self._broken))
+
+    def _abandon(self, number: int, method: int) -> None:
+        self._abandoned[number] = method
+        if len(self._abandoned) > ABANDONED_MAX:
+            self.abort(PeerError("the peer leaves too many requests without an answer"))
+
+    async def _guard(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except PotsherdError as error:
+            self.abort(error if isinstance(error, PeerError) else PeerError(str(error)))
+
+    async def _write_all(self) -> None:
+        while True:
+            pending, buffers = await self._outgoing.get()
+            if not pending.answer.done():
+                await self.stream.write(*buffers)
+
+    async def _read_all(self) -> None:
+        while True:
+            header_size, payload_size = await _read_prefix(self.stream)
+            envelope = await _read_envelope(self.stream, header_size, RESPONSE, FAILURE)
+            pending = self._awaited(envelope, payload_size)
+            async with asyncio.timeout(FRAME_TIMEOUT_S):
+                payload = await _read_payload(self.stream, payload_size)
+            if pending is not None and not pending.answer.done():
+                pending.answer.set_result((envelope.kind, envelope.body, payload))
+
+    def _awaited(self, envelope: Envelope, payload_size: int) -> _Pending | None:
+        """The request that this answers; None if it was given up. Raises PeerError for any other frame."""
+        pending = self._pending.get(envelope.request)
+        if pending is None:
+            method = self._abandoned.pop(envelope.request, None)
+            if method != envelope.method:
+                raise PeerError("the peer answered what nobody asked")
+            return None
+        if envelope.method != pending.method:
+            raise PeerError("the peer answered with another method")
+        if payload_size > (0 if envelope.kind == FAILURE else pending.payload_max):
+            raise PeerError("the peer sent more bytes than were asked for")
+        return pending
+
+    def abort(self, why: PeerError | None = None) -> None:
+        """Break off: every waiting call ends with PeerError. May be called twice."""
+        if self._broken is None:
+            self._broken = why or PeerError("the connection was closed")
+        self.stream.abort()
+        for pending in self._pending.values():
+            if not pending.answer.done():
+                pending.answer.set_exception(PeerError(str(self._broken)))
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    async def close(self) -> None:
+        """Break off and wait until both tasks have ended."""
+        self.abort()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _reported(data: bytes) -> bool:
+    try:
+        Failure.decode(data)
+    except MalformedError:
+        return False
+    return True
+
+
+# --- the listener ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it came: its method's number, undecoded body, payload."""
+
+    method: int
+    body: bytes
+    payload: memoryview
+
+
+Answer = tuple[Record, tuple[Buffer, ...]]
+Handle = Callable[[Request], Awaitable[Answer]]

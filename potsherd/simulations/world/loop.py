@@ -1,0 +1,158 @@
+"""An asyncio event loop whose clock jumps to the next timer.
+
+Nothing waits: when no callback is ready, the clock is set to the earliest timer. There are no threads
+and no file descriptors, so two runs that make the same decisions are equal event for event.
+
+Traps that shaped this module:
+
+- `_clock_resolution` must exceed one float step of the virtual time, or the loop hangs for ever once the
+  clock is large: 1e-9 fails after a virtual year, 1e-6 is good for centuries.
+- Sets of tasks are everywhere in asyncio (`TaskGroup`, `wait`, `as_completed`), and tasks hash by their
+  address in memory, which differs from run to run. Tasks of this loop hash by a serial number.
+  Coroutines still hash by address: give `asyncio.as_completed` tasks, not coroutines.
+- Timers of one instant leave the heap in an order that is fixed but not that of their making: who needs an
+  order (the bytes of a stream) keeps a queue of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+import socket
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
+
+__all__ = ["DeadlockError", "VirtualLoop", "VirtualTask"]
+
+CLOCK_RESOLUTION_S = 1e-6
+
+T = TypeVar("T")
+
+
+class DeadlockError(RuntimeError):
+    """Nothing is ready and no timer is set: the virtual world would stand still for ever."""
+
+
+class VirtualTask(asyncio.Task[T]):
+    """A task that hashes by a serial number, so that sets of tasks have one order in every run."""
+
+    def __init__(
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        loop: VirtualLoop,
+        name: str | None = None,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        # before the constructor of the base, which puts the task into a set
+        self.serial = loop.next_serial()
+        super().__init__(coro, loop=loop, name=name or f"task-{self.serial}", context=context)
+
+    def __hash__(self) -> int:
+        return self.serial
+
+
+class _JumpingSelector:
+    """What BaseEventLoop asks for events: there are none, time passes instead."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+
+    def select(self, timeout: float | None) -> tuple[()]:
+        loop = self._loop
+        if timeout is None:
+            raise DeadlockError("nothing is ready and no timer is set")
+        if timeout > 0:
+            loop.jump()
+        elif loop.shuffle_rng is not None and len(loop._ready) > 1:
+            loop.shuffle_steps(loop.shuffle_rng)
+        return ()
+
+
+def _is_task_step(handle: asyncio.Handle) -> bool:
+    return isinstance(getattr(handle._callback, "__self__", None), asyncio.Task)  # type: ignore[attr-defined]
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """`loop.time()` starts at 0 and only moves when everybody waits.
+
+    With `shuffle_rng`, the steps of tasks that are ready together run in a seeded order. Plain callbacks
+    keep their places, because protocols rely on the order of `call_soon`.
+    """
+
+    # Attributes of BaseEventLoop that are not in its public interface; 3.11 to 3.13 have them.
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[asyncio.TimerHandle]
+
+    def __init__(self, shuffle_rng: random.Random | None = None) -> None:
+        super().__init__()
+        self._now = 0.0
+        self._serial = 0
+        self._clock_resolution = CLOCK_RESOLUTION_S
+        self._selector = _JumpingSelector(self)
+        self.shuffle_rng = shuffle_rng
+        self.on_task: Callable[[VirtualTask[Any], contextvars.Context | None], None] | None = None
+        self.set_debug(False)
+        self.set_task_factory(self._make_task)  # type: ignore[arg-type] # typeshed: 3.11 wants keywords
+
+    def time(self) -> float:
+        return self._now
+
+    def next_serial(self) -> int:
+        """The next number of this loop's count, for hashes and names that are equal in every run."""
+        self._serial += 1
+        return self._serial
+
+    def jump(self) -> None:
+        """Set the clock to the earliest timer."""
+        self._now = max(self._now, self._scheduled[0].when())
+
+    def shuffle_steps(self, rng: random.Random) -> None:
+        """Permute the task steps among the ready handles; every other handle keeps its place."""
+        handles = list(self._ready)
+        places = [i for i, handle in enumerate(handles) if _is_task_step(handle)]
+        if len(places) < 2:
+            return
+        shuffled = places[:]
+        rng.shuffle(shuffled)
+        result = handles[:]
+        for place, source in zip(places, shuffled, strict=True):
+            result[place] = handles[source]
+        self._ready.clear()
+        self._ready.extend(result)
+
+    def _make_task(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        context: contextvars.Context | None = None,
+    ) -> VirtualTask[T]:
+        task = VirtualTask(coro, loop=self, context=context)
+        if self.on_task is not None:
+            self.on_task(task, context)
+        return task
+
+    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
+        """Inline: threads would bring the order of the operating system's scheduler."""
+        future: asyncio.Future[T] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> list[Any]:  # type: ignore[override]
+        """Only literal addresses exist here; nobody is asked."""
+        family = socket.AF_INET6 if ":" in str(host) else socket.AF_INET
+        return [(family, socket.SOCK_STREAM, 0, "", (host, int(port)))]
+
+    def _process_events(self, event_list: Any) -> None:
+        pass
+
+    def _write_to_self(self) -> None:
+        pass
+
+    def __del__(self) -> None:
+        pass  # holds nothing of the operating system: no ResourceWarning when it was not closed

@@ -1,0 +1,129 @@
+"""potsherd.wire: one spelling for every value, and bounds on everything (docs/spec/wire.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import msgpack
+import pytest
+
+from potsherd.errors import MalformedError
+from potsherd.wire import (
+    Bool,
+    Bytes,
+    Int,
+    ListOf,
+    Nested,
+    Opt,
+    Record,
+    Text,
+    Tuple,
+    Uint,
+    pack,
+    signing_input,
+    unpack,
+)
+
+
+@dataclass(frozen=True)
+class Inner(Record):
+    number: Annotated[int, Uint(300)]
+
+
+@dataclass(frozen=True)
+class Sample(Record):
+    TYPE: ClassVar[str] = "sample"
+    SIZE_MAX: ClassVar[int] = 200
+    fixed: Annotated[bytes, Bytes(4)]
+    short: Annotated[bytes, Bytes(max=8)]
+    name: Annotated[str, Text(max=6)]
+    flag: Annotated[bool, Bool()]
+    change: Annotated[int, Int()]
+    pairs: Annotated[tuple[tuple[int, bytes], ...], ListOf(Tuple(Uint(9), Bytes(max=2)), max=3)]
+    maybe: Annotated[bytes | None, Opt(Bytes(2))]
+    inner: Annotated[Inner, Nested(Inner)]
+
+
+SAMPLE = Sample(b"abcd", b"", "é", True, -5, ((1, b"x"),), None, Inner(300))
+PLAIN: list[Any] = [1, 1, b"abcd", b"", "é", True, -5, [[1, b"x"]], None, [300]]
+
+
+def test_round_trip_and_layout() -> None:
+    assert SAMPLE.encode() == pack(PLAIN)
+    assert Sample.decode(SAMPLE.encode()) == SAMPLE
+
+
+def test_worked_example_of_the_spec() -> None:
+    assert pack([1, 1, b"abcd", [1, 2]]).hex() == "940101c40461626364920102"
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (0, 2), (0, True), (1, 0), (2, b"abc"), (2, "abcd"), (3, b"123456789"), (4, "1234567"),
+        (4, "a\0"), (4, b"a"), (5, 1), (5, None), (6, 2**63), (6, 1.0), (7, [[1, b"x"]] * 4),
+        (7, [[1]]), (7, [[10, b""]]), (7, [[True, b""]]), (7, None), (8, b"123"), (9, [301]),
+        (9, [1, 2]), (9, 5),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_bounds_is_refused(place: int, value: Any) -> None:
+    plain = list(PLAIN)
+    plain[place] = value
+    with pytest.raises(MalformedError):
+        Sample.decode(msgpack.packb(plain))
+
+
+def test_fields_too_many_or_too_few_are_refused() -> None:
+    for plain in (PLAIN[:-1], [*PLAIN, 1], [], [1], {1: 1}, 7, None):
+        with pytest.raises(MalformedError):
+            Sample.decode(msgpack.packb(plain))
+
+
+def test_a_second_spelling_is_refused() -> None:
+    data = SAMPLE.encode()
+    long_int = data.replace(b"\x9a\x01\x01", b"\x9a\xcc\x01\x01", 1)
+    assert long_int != data
+    for other in (long_int, data + b"\x00", data[:-1], b"\xdc\x00\x0a" + data[1:]):
+        with pytest.raises(MalformedError):
+            Sample.decode(other)
+
+
+def test_encode_refuses_what_decode_would_refuse() -> None:
+    with pytest.raises(MalformedError):
+        Sample(b"abc", b"", "", True, 0, (), None, Inner(1)).encode()
+    with pytest.raises(MalformedError):
+        Sample(b"abcd", b"", "\ud800", True, 0, (), None, Inner(1)).encode()
+
+
+def test_lone_surrogates_extension_types_and_depth_are_refused() -> None:
+    for data in (b"\xa3\xed\xa0\x80", msgpack.packb(msgpack.ExtType(1, b"x")), b"\x91" * 100_000):
+        with pytest.raises(MalformedError):
+            unpack(data, size_max=200_000)
+
+
+def test_size_is_checked_before_parsing() -> None:
+    with pytest.raises(MalformedError, match="at most"):
+        unpack(b"\xc0" * 10, size_max=9)
+
+
+def test_signing_input_is_prefix_free_and_bound_to_network_and_type() -> None:
+    inputs = {
+        signing_input(kind, network, body)
+        for kind in ("a", "ab", "b")
+        for network in (bytes(32), b"b" * 32)
+        for body in (b"", b"b", b"bb")
+    }
+    assert len(inputs) == 18
+
+
+def test_signed_form_splits_into_record_signature_and_input() -> None:
+    network = b"n" * 32
+    signed = SAMPLE.signed(lambda message: message[:64].ljust(64, b"."), network)
+    record, signature, message = Sample.split_signed(signed, network)
+    assert record == SAMPLE
+    assert message == signing_input("sample", network, SAMPLE.encode())
+    assert signature == message[:64].ljust(64, b".")
+    for bad in (signed[:64], b"", signed + b"\0" * 200):
+        with pytest.raises(MalformedError):
+            Sample.split_signed(bad, network)
