@@ -80,7 +80,9 @@ def parse_address(text: str, *, port: int | None = None) -> Address:
 
     Only literal addresses: a name would make a node's identity depend on somebody's DNS.
     """
-    match = re.fullmatch(r"\[(?P<v6>[^\]]+)\](?::(?P<p6>\d+))?|(?P<v4>[^:]+)(?::(?P<p4>\d+))?", text)
+    match = re.fullmatch(
+        r"\[(?P<v6>[^\]]+)\](?::(?P<p6>\d+))?|(?P<v4>[^:]+)(?::(?P<p4>\d+))?", text
+    )
     wrong = UsageError(
         f"{text!r} is not an address", remedy="Write it like 127.0.0.1:4800 or [2001:db8::1]:4800."
     )
@@ -104,7 +106,8 @@ def parse_range(text: str) -> tuple[int, int | None]:
     match = re.fullmatch(r"(\d{1,19})-(\d{1,19})?", text.strip(), re.ASCII)
     if match is None:
         raise UsageError(
-            f"{text!r} is not a range of bytes", remedy="Write it like 0-1024 (the first 1,024 bytes) or 4096-."
+            f"{text!r} is not a range of bytes",
+            remedy="Write it like 0-1024 (the first 1,024 bytes) or 4096-.",
         )
     start, stop = int(match[1]), None if match[2] is None else int(match[2])
     if stop is not None and stop < start:
@@ -119,7 +122,9 @@ def parse_code(k: int | None, n: int | None) -> tuple[int, int] | None:
     if k is None or n is None:
         raise UsageError("--k and --n go together", remedy="For example --k 4 --n 12.")
     if not 1 <= k <= n <= 255:
-        raise UsageError(f"{k}-of-{n} is no code", remedy="1 ≤ k ≤ n ≤ 255, for example --k 4 --n 12.")
+        raise UsageError(
+            f"{k}-of-{n} is no code", remedy="1 ≤ k ≤ n ≤ 255, for example --k 4 --n 12."
+        )
     return k, n
 
 
@@ -138,7 +143,7 @@ def format_size(size: int) -> str:
 def format_duration(seconds: float) -> str:
     """The two largest units: `3d 4h`, `12min 5s`, `8s`."""
     left = max(0, round(seconds))
-    parts = []
+    parts: list[str] = []
     for unit in ("y", "d", "h", "min", "s"):
         count, left = divmod(left, _DURATION_UNITS[unit])
         if count or (unit == "s" and not parts):
@@ -150,7 +155,9 @@ def format_duration(seconds: float) -> str:
 
 def format_age(then: float, now: float) -> str:
     """`3d 4h ago`, or `in 2h` for a clock that runs ahead."""
-    return f"{format_duration(now - then)} ago" if now >= then else f"in {format_duration(then - now)}"
+    return (
+        f"{format_duration(now - then)} ago" if now >= then else f"in {format_duration(then - now)}"
+    )
 
 
 def format_date(seconds: float) -> str:
@@ -160,4 +167,8 @@ def format_date(seconds: float) -> str:
 
 def format_address(address: Address) -> str:
     """The form that `parse_address` reads."""
-    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+    return (
+        f"[{address.host}]:{address.port}"
+        if ":" in address.host
+        else f"{address.host}:{address.port}"
+    )

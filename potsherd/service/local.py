@@ -1,0 +1,163 @@
+"""The local API of a running node: a Unix socket in a folder that only its user can enter.
+
+One request and one reply per connection, each a JSON object on one line: `{"method": "status"}` is answered by
+`{"result": {...}}` or `{"error": {"message": ..., "remedy": ...}}`.  Who may open the socket may do everything
+that the node's user may; the folder's mode 0700 is the permission check.
+
+A Unix socket's path has room for about 100 bytes, a home's path may be longer: then the socket lies in a folder
+of its own under the system's temporary folder.  Where it really is stands in `run/node.json`, beside the process id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from potsherd.errors import MalformedError, NotFoundError, PeerError, PotsherdError
+from potsherd.service.files import read_json, write_private
+from potsherd.service.processes import Process
+
+__all__ = ["LocalServer", "Running", "call", "running"]
+
+REQUEST_BYTES_MAX = 4096
+REPLY_BYTES_MAX = 4 * 2**20
+"""Bytes of one line; a reply of a node with thousands of peers still fits."""
+CALL_TIMEOUT_S = 10.0
+CONNECTIONS_MAX = 16
+"""Requests in work; more wait in the socket's queue."""
+SOCKET_PATH_BYTES_MAX = 100
+RUN_FOLDER = "run"
+STATE_FILE = "node.json"
+
+Handler = Callable[[], Awaitable[Mapping[str, Any]] | Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Running:
+    """What a node process says about itself in `run/node.json`."""
+
+    process: Process
+    socket: str
+    address: str
+    """Host and port where it listens; the port is the real one when 0 was asked for."""
+    key: str
+    """Node key in hex."""
+
+
+def running(home: Path) -> Running | None:
+    """The node process of a node home, if it lives; a file left behind by a crash counts for nothing."""
+    try:
+        state = read_json(home / RUN_FOLDER / STATE_FILE)
+        found = Running(
+            process=Process(**state["process"]),
+            socket=str(state["socket"]),
+            address=str(state["address"]),
+            key=str(state["key"]),
+        )
+    except (NotFoundError, MalformedError, KeyError, TypeError):
+        return None
+    return found if found.process.alive() else None
+
+
+async def call(home: Path, method: str) -> dict[str, Any]:
+    """Ask the node of a node home. Raises NotFoundError when none runs, PeerError when it does not answer."""
+    node = running(home)
+    if node is None:
+        raise NotFoundError("no node is running here", remedy="Start it with: potsherd node run")
+    try:
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            line = await _exchange(node.socket, json.dumps({"method": method}).encode() + b"\n")
+        reply = json.loads(line)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise PeerError(f"the node process {node.process.pid} does not answer: {error}") from None
+    if "result" not in reply:
+        failure = reply.get("error", {})
+        raise PeerError(
+            str(failure.get("message", "refused")), remedy=str(failure.get("remedy", ""))
+        )
+    result: dict[str, Any] = reply["result"]
+    return result
+
+
+async def _exchange(path: str, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(path, limit=REPLY_BYTES_MAX)
+    try:
+        writer.write(request)
+        await writer.drain()
+        return await reader.readline()
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+class LocalServer:
+    """Serves the local API while a node runs; `async with` it."""
+
+    def __init__(
+        self, home: Path, methods: Mapping[str, Handler], *, address: str, key: str
+    ) -> None:
+        self._folder = home / RUN_FOLDER
+        self._methods = dict(methods)
+        self._address = address
+        self._key = key
+        self._busy = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._elsewhere: Path | None = None
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> LocalServer:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+        path = self._socket_path()
+        path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, path, limit=REQUEST_BYTES_MAX)
+        state = Running(Process.current(), str(path), self._address, self._key)
+        write_private(self._folder / STATE_FILE, json.dumps(asdict(state)).encode())
+        return self
+
+    def _socket_path(self) -> Path:
+        path = self._folder / "api.sock"
+        if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+            self._elsewhere = Path(tempfile.mkdtemp(prefix="potsherd-"))  # mode 0700
+            path = self._elsewhere / "api.sock"
+        return path
+
+    async def __aexit__(self, *_: object) -> None:
+        (self._folder / STATE_FILE).unlink(missing_ok=True)
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+        (self._folder / "api.sock").unlink(missing_ok=True)
+        if self._elsewhere is not None:
+            shutil.rmtree(self._elsewhere, ignore_errors=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with self._busy, asyncio.timeout(CALL_TIMEOUT_S):
+                reply = await self._answer(await reader.readline())
+                writer.write(json.dumps(reply).encode() + b"\n")
+                await writer.drain()
+        except (OSError, TimeoutError, ValueError):
+            pass  # the caller has gone, or sent no line
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            method = self._methods[request["method"]]
+        except (ValueError, KeyError, TypeError):
+            return {"error": {"message": "no such method", "remedy": ""}}
+        try:
+            result = method()
+            return {"result": await result if isinstance(result, Awaitable) else result}
+        except PotsherdError as error:
+            return {"error": {"message": error.message, "remedy": error.remedy}}
