@@ -15,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from potsherd import errors
 from potsherd.errors import LimitError, MalformedError, PeerError, PotsherdError
@@ -31,19 +31,24 @@ __all__ = [
     "ABANDONED_MAX",
     "FRAME_TIMEOUT_S",
     "HEADER_MAX",
+    "HELLO_TIMEOUT_S",
     "IDLE_TIMEOUT_S",
     "IN_FLIGHT_BYTES_MAX",
     "IN_FLIGHT_MAX",
+    "METHODS",
     "REQUEST_TIMEOUT_S",
+    "Answer",
     "Caller",
     "Envelope",
+    "Handle",
     "Method",
     "Methods",
     "Request",
     "Responder",
     "Response",
+    "Work",
+    "error_of",
     "failure_of",
-    "raise_failure",
 ]
 
 BODY_MAX = records.Roster.SIZE_MAX
@@ -58,6 +63,10 @@ ABANDONED_MAX = 256
 """Requests given up whose answer may still come; a listener that leaves more open is broken off."""
 REQUEST_TIMEOUT_S = 60.0
 """Seconds from sending a request until its answer, unless the caller says otherwise."""
+HELLO_HEADER_MAX = records.Hello.SIZE_MAX + 64
+"""Bytes of the first frame's header; nothing larger is read from a peer that is not yet admitted."""
+HELLO_TIMEOUT_S = 10.0
+"""Seconds that a dialler may take to say hello."""
 FRAME_TIMEOUT_S = 60.0
 """Seconds that a frame of at most PAYLOAD_MAX may take once its first byte is there."""
 IDLE_TIMEOUT_S = 600.0
@@ -70,6 +79,7 @@ REQUEST, RESPONSE, FAILURE = 0, 1, 2
 
 Q = TypeVar("Q", bound=Record)
 A = TypeVar("A", bound=Record)
+R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,10 @@ class Methods:
     STATUS = Method(15, "status", records.NodeStatusQuery, records.NodeStatusReply)
 
 
+METHODS: dict[int, Method[Any, Any]] = {
+    method.number: method for method in vars(Methods).values() if isinstance(method, Method)
+}
+
 # --- errors on the wire ---------------------------------------------------------------------------
 
 _KINDS: dict[str, type[PotsherdError]] = {name: getattr(errors, name) for name in errors.__all__}
@@ -138,12 +152,11 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(kind=kind, message=_cut(error.message, 500), remedy=_cut(error.remedy, 500))
 
 
-def raise_failure(body: bytes | memoryview) -> PotsherdError:
-    """The error that a peer reported. Raises PeerError for a kind that errors.py does not know."""
-    failure = Failure.decode(body)
+def error_of(failure: Failure) -> PotsherdError:
+    """The error that a peer reported; PeerError for a kind that errors.py does not know."""
     kind = _KINDS.get(failure.kind)
     if kind is None:
-        raise PeerError("the peer reports an unknown kind of error")
+        return PeerError("the peer reports an unknown kind of error")
     return kind(failure.message, remedy=failure.remedy)
 
 
@@ -196,6 +209,7 @@ class _Pending:
     method: int
     payload_max: int
     answer: asyncio.Future[tuple[int, bytes, memoryview]]
+    sent: bool = False
 
 
 class Caller:
@@ -246,19 +260,20 @@ class Caller:
         payload's buffers must keep their bytes until the answer, also when the call is cancelled.
         """
         encoded = body.encode()
-        async with self._slots:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    kind, data, got = await self._ask(method.number, encoded, payload, payload_max)
-            except TimeoutError:
-                raise PeerError(f"no answer to {method.name} within {timeout_s:g} s") from None
         try:
-            if kind == FAILURE:
-                raise raise_failure(data)
-            return Response(method.answers.decode(data), got)
+            async with asyncio.timeout(timeout_s), self._slots:
+                kind, data, got = await self._ask(method.number, encoded, payload, payload_max)
+        except TimeoutError:
+            raise PeerError(f"no answer to {method.name} within {timeout_s:g} s") from None
+        if kind == FAILURE:
+            raise error_of(self._parse(Failure, data))
+        return Response(self._parse(method.answers, data), got)
+
+    def _parse(self, cls: type[R], data: bytes) -> R:
+        """Decode what the peer answered; garbage ends the connection."""
+        try:
+            return cls.decode(data)
         except MalformedError as error:
-            if kind == FAILURE and isinstance(error, PotsherdError) and _reported(data):
-                raise
             self.abort(PeerError(f"the peer sent garbage: {error}"))
             raise PeerError(f"the peer sent garbage: {error}") from None
 
@@ -270,6 +285,7 @@ class Caller:
             raise LimitError(f"{size} bytes of payload, at most {PAYLOAD_MAX}")
         self._raise_if_broken()
         number = self._next = (self._next + 1) % 2**32
+        answer: asyncio.Future[tuple[int, bytes, memoryview]]
         answer = asyncio.get_running_loop().create_future()
         pending = self._pending[number] = _Pending(method, payload_max, answer)
         try:
@@ -279,7 +295,7 @@ class Caller:
             return await answer
         finally:
             del self._pending[number]
-            if not answer.done() or answer.cancelled():
+            if pending.sent and answer.cancelled():
                 self._abandon(number, method)
 
     def _raise_if_broken(self) -> None:
@@ -294,13 +310,19 @@ class Caller:
     async def _guard(self, work: Awaitable[None]) -> None:
         try:
             await work
-        except PotsherdError as error:
-            self.abort(error if isinstance(error, PeerError) else PeerError(str(error)))
+        except PeerError as error:
+            self.abort(error)
+        except TimeoutError:
+            self.abort(PeerError("the peer stopped in the middle of an answer"))
+        except Exception:  # a bug of ours must not leave callers waiting
+            _LOG.exception("connection to a peer failed")
+            self.abort(PeerError("internal error"))
 
     async def _write_all(self) -> None:
         while True:
             pending, buffers = await self._outgoing.get()
             if not pending.answer.done():
+                pending.sent = True
                 await self.stream.write(*buffers)
 
     async def _read_all(self) -> None:
@@ -345,25 +367,144 @@ class Caller:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _reported(data: bytes) -> bool:
-    try:
-        Failure.decode(data)
-    except MalformedError:
-        return False
-    return True
-
-
 # --- the listener ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+class _ByteBudget:
+    """So many bytes and no more; who wants some waits for its turn."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, size: int) -> None:
+        if size == 0 or (not self._waiting and size <= self._free):
+            self._free -= size
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give(size)
+            raise
+
+    def give(self, size: int) -> None:
+        self._free += size
+        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self._free):
+            wanted, turn = self._waiting.popleft()
+            if not turn.done():
+                self._free -= wanted
+                turn.set_result(None)
+
+
 class Request:
-    """One request as it came: its method's number, undecoded body, payload."""
+    """One request as it came: its method, undecoded body, payload."""
 
-    method: int
-    body: bytes
-    payload: memoryview
+    def __init__(
+        self, method: Method[Any, Any], body: bytes, payload: memoryview, budget: _ByteBudget
+    ) -> None:
+        self.method = method
+        self.body = body
+        self.payload = payload
+        self._budget = budget
+        self.held = len(payload)
+
+    async def reserve(self, size: int) -> None:
+        """Wait for room for `size` bytes of payload to answer with; freed when the answer is sent.
+
+        Only for methods without a payload of their own, else two requests could wait for each other.
+        """
+        await self._budget.take(size)
+        self.held += size
 
 
-Answer = tuple[Record, tuple[Buffer, ...]]
-Handle = Callable[[Request], Awaitable[Answer]]
+Answer: TypeAlias = tuple[Record, tuple[Buffer, ...]]
+Work: TypeAlias = Callable[[], Awaitable[Answer]]
+Handle: TypeAlias = Callable[[Request], Work]
+"""Called in the order in which the requests came and must not raise; what it returns does the work."""
+
+
+class Responder:
+    """The listener's end of one connection. Calls in order: `greet`, `serve`; no tasks outlive them."""
+
+    def __init__(self, stream: Stream, *, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
+        self.stream = stream
+        self._idle_timeout_s = idle_timeout_s
+        self._budget = _ByteBudget(IN_FLIGHT_BYTES_MAX)
+        self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._writing = asyncio.Lock()
+
+    async def greet(self, answer: Callable[[records.Hello], records.Hello]) -> None:
+        """Read the dialler's hello and answer it; what `answer` raises is told to the peer and raised."""
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            header_size, payload_size = await _read_prefix(self.stream)
+            if header_size > HELLO_HEADER_MAX or payload_size:
+                raise PeerError("the peer did not say hello")
+            envelope = await _read_envelope(self.stream, header_size, REQUEST)
+        if envelope.method != Methods.HELLO.number:
+            raise PeerError("the peer did not say hello")
+        try:
+            reply = answer(records.Hello.decode(envelope.body))
+        except PotsherdError as error:
+            await self._write(FAILURE, envelope, failure_of(error), ())
+            raise
+        await self._write(RESPONSE, envelope, reply, ())
+
+    async def serve(self, handle: Handle) -> None:
+        """Answer requests until the connection ends, then wait for what is under way. Never raises PeerError."""
+        async with asyncio.TaskGroup() as tasks:
+            try:
+                while True:
+                    envelope, request = await self._next_request()
+                    await self._slots.acquire()
+                    tasks.create_task(self._answer(envelope, request, handle(request)))
+            except (PeerError, TimeoutError) as error:
+                _LOG.debug("connection ends: %s", error)
+                self.stream.abort()
+
+    async def _next_request(self) -> tuple[Envelope, Request]:
+        async with asyncio.timeout(self._idle_timeout_s):
+            header_size, payload_size = await _read_prefix(self.stream)
+        async with asyncio.timeout(FRAME_TIMEOUT_S):
+            envelope = await _read_envelope(self.stream, header_size, REQUEST)
+        method = METHODS.get(envelope.method)
+        if method is None or method is Methods.HELLO:
+            raise PeerError("the peer asked for an unknown method")
+        if payload_size and not method.sends:
+            raise PeerError("the peer sent a payload where none belongs")
+        await self._budget.take(payload_size)
+        async with asyncio.timeout(FRAME_TIMEOUT_S):
+            payload = await _read_payload(self.stream, payload_size)
+        return envelope, Request(method, envelope.body, payload, self._budget)
+
+    async def _answer(self, asked: Envelope, request: Request, work: Work) -> None:
+        try:
+            kind, body, payload = await self._work(request, work)
+            await self._write(kind, asked, body, payload)
+        except PeerError:
+            self.stream.abort()
+        finally:
+            self._budget.give(request.held)
+            self._slots.release()
+
+    async def _work(self, request: Request, work: Work) -> tuple[int, Record, tuple[Buffer, ...]]:
+        try:
+            body, payload = await work()
+            return RESPONSE, body, payload
+        except Exception as error:
+            if not isinstance(error, PotsherdError):
+                _LOG.exception("%s failed", request.method.name)
+            return FAILURE, failure_of(error), ()
+
+    async def _write(
+        self, kind: int, asked: Envelope, body: Record, payload: tuple[Buffer, ...]
+    ) -> None:
+        size = sum(memoryview(part).nbytes for part in payload)
+        frame = _frame(Envelope(kind, asked.request, asked.method, body.encode()), size)
+        try:
+            async with self._writing, asyncio.timeout(FRAME_TIMEOUT_S):
+                await self.stream.write(frame, *payload)
+        except TimeoutError:
+            raise PeerError("the peer does not take the answer") from None

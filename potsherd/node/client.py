@@ -1,0 +1,229 @@
+"""The dialling side of the data plane: one proven, greeted connection to a node.
+
+What comes back is checked as far as this page says in each method; cells and descriptors are checked by
+the caller, who knows the hashes. All methods raise PeerError when the connection fails, the peer is
+late or breaks the protocol, and otherwise the error that the peer reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+from potsherd.crypto.membership import Member
+from potsherd.erasure.descriptor import segment_id_of
+from potsherd.erasure.layout import CELL_SIZE
+from potsherd.errors import IntegrityError, LimitError, PeerError
+from potsherd.node import records
+from potsherd.node.records import (
+    PAYLOAD_MAX,
+    PROTOCOL_VERSION,
+    SEGMENTS_PER_MESSAGE_MAX,
+    LeasePath,
+    NodeStatusReply,
+    RosterEntry,
+    Staged,
+)
+from potsherd.node.rpc import HELLO_TIMEOUT_S, Caller, Methods
+from potsherd.node.statements import open_roster, open_roster_entry
+from potsherd.ports import Address, Buffer, Env, Identity, Stream
+
+__all__ = ["ANNOUNCE_TIMEOUT_S", "DIAL_TIMEOUT_S", "Admit", "Peer"]
+
+DIAL_TIMEOUT_S = 5.0
+"""Seconds for connecting and proving both keys."""
+ANNOUNCE_TIMEOUT_S = 120.0
+"""Seconds for a node to announce: look-ups with silent contacts take their time."""
+OFFLOAD_ENTRIES = 32
+"""Signatures checked on the loop (some 60 µs each); more go to a thread."""
+
+Admit: TypeAlias = Callable[[bytes, bytes], Member]
+"""(credential chain, node key) → who that is. Raises MembershipError, MalformedError."""
+
+
+class Peer:
+    """One connection; safe to use from many tasks. Made by `connect`, ended by `close` or `abort`."""
+
+    def __init__(
+        self, env: Env, identity: Identity, stream: Stream, address: Address, caller: Caller
+    ) -> None:
+        self.key = stream.peer_key
+        self.address = address
+        self.member: Member
+        self._env = env
+        self._network_id = identity.network_id
+        self._caller = caller
+
+    @classmethod
+    async def connect(
+        cls,
+        env: Env,
+        identity: Identity,
+        key: bytes,
+        address: Address,
+        *,
+        chain: bytes,
+        admit: Admit,
+        timeout_s: float = DIAL_TIMEOUT_S,
+    ) -> Peer:
+        """Dial, prove both keys, say hello. Raises UnreachableError, PeerError, MembershipError."""
+        stream = await env.net.dial(address, identity, key, timeout_s=timeout_s)
+        caller = Caller(stream)
+        caller.start()
+        peer = cls(env, identity, stream, address, caller)
+        try:
+            await peer._greet(chain, admit)
+        except BaseException:
+            await caller.close()
+            raise
+        return peer
+
+    async def _greet(self, chain: bytes, admit: Admit) -> None:
+        hello = records.Hello(PROTOCOL_VERSION, chain)
+        reply = await self._caller.call(Methods.HELLO, hello, timeout_s=HELLO_TIMEOUT_S)
+        if reply.body.protocol != PROTOCOL_VERSION:
+            raise PeerError(f"the peer speaks version {reply.body.protocol} of the protocol")
+        self.member = admit(reply.body.chain, self.key)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended."""
+        return self._caller.broken is not None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        return self._caller.in_flight
+
+    def abort(self) -> None:
+        """Break off at once; every waiting call ends with PeerError."""
+        self._caller.abort()
+
+    async def close(self) -> None:
+        """Break off and wait for the connection's tasks."""
+        await self._caller.close()
+
+    # --- storing -----------------------------------------------------------------------------------
+
+    async def push_open(self, ticket: bytes, index: int) -> Staged:
+        """Reserve room for shard `index`, or find what an earlier try left. Raises QuotaError, RefusedError."""
+        reply = await self._caller.call(Methods.PUSH_OPEN, records.PushOpen(ticket, index))
+        return reply.body
+
+    async def push(self, stage: int, offset: int, *buffers: Buffer) -> None:
+        """Append bytes to the stage, which must end at `offset`; more than PAYLOAD_MAX go in several messages."""
+        for run in _slices(buffers, PAYLOAD_MAX):
+            await self._caller.call(Methods.PUSH, records.Push(stage, offset), *run)
+            offset += sum(len(part) for part in run)
+
+    async def push_abort(self, stage: int) -> None:
+        """Give the stage up and free its room."""
+        await self._caller.call(Methods.PUSH_ABORT, records.PushAbort(stage))
+
+    async def commit(self, stage: int, descriptor: bytes, lease: bytes) -> bytes:
+        """Make the stage a shard; the holder's signed RosterEntry, checked to be of that node.
+
+        Asked again (also on a new connection, with any stage) for a segment that the node holds
+        already, it answers with the same entry: a lost answer costs nothing.
+        """
+        reply = await self._caller.call(Methods.COMMIT, records.Commit(stage, descriptor, lease))
+        data = reply.body.entry
+        entry = open_roster_entry(data, self._network_id, segment_id_of(descriptor))
+        if entry.node != self.key or not entry.held:
+            raise IntegrityError("the receipt is not that of the holder")
+        return data
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    async def read(
+        self, segment_id: bytes, index: int, runs: Sequence[tuple[int, int]]
+    ) -> tuple[memoryview, tuple[bytes, ...]]:
+        """Cells of all runs (first row, count) one after another, and one proof a run; unverified."""
+        cells = sum(count for _, count in runs)
+        if cells * CELL_SIZE > PAYLOAD_MAX:
+            raise LimitError(f"{cells} cells in one read, at most {PAYLOAD_MAX // CELL_SIZE}")
+        body = records.Read(segment_id, index, tuple(runs))
+        reply = await self._caller.call(Methods.READ, body, payload_max=cells * CELL_SIZE)
+        return reply.payload, reply.body.proofs
+
+    async def descriptor(self, segment_id: bytes) -> bytes:
+        """The descriptor's bytes; the caller checks them against the id. Raises NotFoundError."""
+        query = records.SegmentQuery(segment_id)
+        return (await self._caller.call(Methods.DESCRIPTOR, query)).body.descriptor
+
+    async def roster(self, segment_id: bytes) -> list[tuple[RosterEntry, bytes, Address | None]]:
+        """(entry, its signed bytes, where the node was last met), signatures checked. Raises IntegrityError."""
+        reply = await self._caller.call(Methods.ROSTER, records.SegmentQuery(segment_id))
+        signed = [hint.entry for hint in reply.body.holders]
+        if len(signed) <= OFFLOAD_ENTRIES:
+            entries = open_roster(signed, self._network_id, segment_id)
+        else:
+            entries = await self._env.offload(open_roster, signed, self._network_id, segment_id)
+        hints = [_address(hint) for hint in reply.body.holders]
+        return list(zip(entries, signed, hints, strict=True))
+
+    # --- statements --------------------------------------------------------------------------------
+
+    async def merge_roster(
+        self, segment_id: bytes, holders: Sequence[tuple[bytes, Address | None]]
+    ) -> None:
+        """Tell the node of other holders: (signed entry, address hint)."""
+        hints = tuple(
+            records.HolderHint(entry, *(address or ("", 0))) for entry, address in holders
+        )
+        await self._caller.call(Methods.MERGE_ROSTER, records.Roster(segment_id, hints))
+
+    async def put_lease(self, lease: bytes, paths: Sequence[LeasePath]) -> None:
+        """Hand over a signed lease with the paths of segments that the node holds; in batches."""
+        for start in range(0, len(paths), SEGMENTS_PER_MESSAGE_MAX):
+            part = tuple(paths[start : start + SEGMENTS_PER_MESSAGE_MAX])
+            await self._caller.call(Methods.LEASE_PUT, records.LeasePut(lease, part))
+
+    async def leases(self, segment_id: bytes) -> list[tuple[bytes, LeasePath]]:
+        """The signed leases of a segment that the node knows; unverified."""
+        reply = await self._caller.call(Methods.LEASES, records.SegmentQuery(segment_id))
+        return list(reply.body.leases)
+
+    async def put_head(self, segment_id: bytes, genesis: bytes, head: bytes) -> None:
+        """Hand over a signed head, to be kept beside a segment that the node holds."""
+        await self._caller.call(Methods.HEAD_PUT, records.HeadPut(segment_id, genesis, head))
+
+    async def heads(self, dataset_id: bytes) -> tuple[bytes, list[bytes]]:
+        """The genesis (empty when unknown) and signed heads of a dataset; unverified."""
+        reply = await self._caller.call(Methods.HEADS, records.HeadQuery(dataset_id))
+        return reply.body.genesis, list(reply.body.heads)
+
+    async def announce(self, segment_ids: Sequence[bytes]) -> int:
+        """Have segments announced now; the least number of record keepers reached."""
+        least = 255
+        for start in range(0, len(segment_ids), SEGMENTS_PER_MESSAGE_MAX):
+            part = tuple(segment_ids[start : start + SEGMENTS_PER_MESSAGE_MAX])
+            reply = await self._caller.call(
+                Methods.ANNOUNCE, records.AnnounceNow(part), timeout_s=ANNOUNCE_TIMEOUT_S
+            )
+            least = min(least, reply.body.keepers)
+        return least
+
+    async def status(self) -> NodeStatusReply:
+        """What the node offers."""
+        return (await self._caller.call(Methods.STATUS, records.NodeStatusQuery())).body
+
+
+def _slices(buffers: Sequence[Buffer], size_max: int) -> Iterator[list[memoryview]]:
+    """The buffers in order, cut into runs of at most `size_max` bytes, without copies."""
+    run: list[memoryview] = []
+    room = size_max
+    for buffer in buffers:
+        rest = memoryview(buffer).cast("B")
+        while len(rest):
+            run.append(rest[:room])
+            rest, room = rest[room:], room - len(run[-1])
+            if not room:
+                yield run
+                run, room = [], size_max
+    if run:
+        yield run
+
+
+def _address(hint: records.HolderHint) -> Address | None:
+    return Address(hint.host, hint.port) if hint.host and hint.port else None
