@@ -22,17 +22,22 @@ import random
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
 
 __all__ = ["DeadlockError", "VirtualLoop", "VirtualTask"]
 
 CLOCK_RESOLUTION_S = 1e-6
 
+ROUNDS_AT_ONE_INSTANT_MAX = 1_000_000
+"""Turns of the loop without a tick of the clock; beyond it DeadlockError: somebody polls with sleep(0)."""
+
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class DeadlockError(RuntimeError):
-    """Nothing is ready and no timer is set: the virtual world would stand still for ever."""
+    """The virtual world would stand still for ever: nothing to do, or too much to do at one instant."""
 
 
 class VirtualTask(asyncio.Task[T]):
@@ -59,13 +64,18 @@ class _JumpingSelector:
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
+        self._rounds = 0
 
     def select(self, timeout: float | None) -> tuple[()]:
         loop = self._loop
+        self._rounds += 1
         if timeout is None:
             raise DeadlockError("nothing is ready and no timer is set")
         if timeout > 0:
             loop.jump()
+            self._rounds = 0
+        elif self._rounds > ROUNDS_AT_ONE_INSTANT_MAX:
+            raise DeadlockError("a task runs for ever without waiting for time to pass")
         elif loop.shuffle_rng is not None and len(loop._ready) > 1:
             loop.shuffle_steps(loop.shuffle_rng)
         return ()
@@ -95,7 +105,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.shuffle_rng = shuffle_rng
         self.on_task: Callable[[VirtualTask[Any], contextvars.Context | None], None] | None = None
         self.set_debug(False)
-        self.set_task_factory(self._make_task)  # type: ignore[arg-type] # typeshed: 3.11 wants keywords
+        self.set_task_factory(self._make_task)
 
     def time(self) -> float:
         return self._now
@@ -134,7 +144,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.on_task(task, context)
         return task
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:
         """Inline: threads would bring the order of the operating system's scheduler."""
         future: asyncio.Future[T] = self.create_future()
         try:
@@ -143,7 +155,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             future.set_exception(error)
         return future
 
-    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> list[Any]:  # type: ignore[override]
+    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> list[Any]:
         """Only literal addresses exist here; nobody is asked."""
         family = socket.AF_INET6 if ":" in str(host) else socket.AF_INET
         return [(family, socket.SOCK_STREAM, 0, "", (host, int(port)))]

@@ -71,6 +71,25 @@ class Fabric:
         self.drops: Counter[str] = Counter()
         """Datagrams that did not arrive, by reason."""
         self._mix: dict[str, int] = {}
+        self._lives: dict[str, dict[Life, None]] = {}
+        self._port = PORT_EPHEMERAL_MIN
+
+    def join(self, life: Life) -> None:
+        """A machine has started."""
+        self._lives.setdefault(life.host, {})[life] = None
+
+    def leave(self, life: Life) -> None:
+        """A machine has ended."""
+        self._lives[life.host].pop(life, None)
+
+    def answers(self, life: Life, host: str) -> bool:
+        """Whether a machine with this address is up and within reach."""
+        return any(life.reaches(other) for other in self._lives.get(host, ()))
+
+    def next_port(self) -> int:
+        """A port number for the dialling end of a stream."""
+        self._port = self._port + 1 if self._port < PORT_MAX else PORT_EPHEMERAL_MIN
+        return self._port
 
     def base_latency(self, one: str, other: str) -> float:
         """Seconds from host to host: symmetric, fixed for a pair, independent of the order of events."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import enum
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -42,6 +43,17 @@ class Link:
         self.down_free_at = 0.0
 
 
+class _End(enum.Enum):
+    """What follows the last byte."""
+
+    CLOSED = enum.auto()
+    BROKEN = enum.auto()
+
+
+_SILENT = "the peer does not answer any more"
+_CLOSED_HERE = "the stream was closed here"
+
+
 class WorldStream:
     """One end of a stream (`potsherd.ports.Stream`)."""
 
@@ -52,7 +64,7 @@ class WorldStream:
         self._peer_address = peer_address
         self._other: WorldStream = self  # set by `_pair`
         self._inbox: deque[memoryview] = deque()
-        self._outgoing: deque[bytes | memoryview | None] = deque()  # None: the end (FIN)
+        self._outgoing: deque[memoryview | _End] = deque()
         self._late = 0  # arrivals that found no way through and wait for `retry`
         self._last_arrival = 0.0
         self._in_flight = 0
@@ -61,7 +73,6 @@ class WorldStream:
         self._broken: str | None = None
         self._ended = False
         self._closing = False
-        self.on_gone: Callable[[], None] | None = None
         life.at_end[self._life_ended] = None
 
     @property
@@ -110,7 +121,7 @@ class WorldStream:
         if self._broken is not None or self._closing:
             return
         self._closing = True
-        self._schedule(None, 0)
+        self._schedule(_End.CLOSED, 0)
         self._wake()
         await asyncio.sleep(0)
 
@@ -125,7 +136,7 @@ class WorldStream:
         if self._broken is not None:
             raise PeerError(self._broken)
         if self._closing:
-            raise PeerError("the stream was closed here")
+            raise PeerError(_CLOSED_HERE)
         if self._ended:
             raise PeerError("the peer has closed the stream")
 
@@ -133,7 +144,7 @@ class WorldStream:
         if self._broken is not None:
             raise PeerError(self._broken)
         if self._closing:
-            raise PeerError("the stream was closed here")
+            raise PeerError(_CLOSED_HERE)
         if self._ended:
             raise PeerError("the stream ended early")
         if self._reader is not None:
@@ -156,7 +167,7 @@ class WorldStream:
         self._in_flight += len(chunk)
         self._schedule(chunk, len(chunk))
 
-    def _schedule(self, item: memoryview | None, size: int) -> None:
+    def _schedule(self, item: memoryview | _End, size: int) -> None:
         """Queue an item for the wire; bytes arrive in order because arrivals pop the queue's head."""
         fabric = self._fabric
         now = fabric.loop.time()
@@ -182,12 +193,13 @@ class WorldStream:
             self._stall()
             return
         item = self._outgoing.popleft()
-        if other._broken is not None:
-            return
-        if item is None:
+        if item is _End.CLOSED:
             other._ended = True
-        else:
-            other._inbox.append(memoryview(item))
+            self._break(_CLOSED_HERE)
+        elif item is _End.BROKEN:
+            other._break("the peer broke off the stream")
+        elif other._broken is None:
+            other._inbox.append(item)
         other._wake()
 
     def _path_is_open(self) -> bool:
@@ -199,15 +211,13 @@ class WorldStream:
         self._late += 1
         if self not in self._fabric.stalled:
             self._fabric.stalled[self] = None
-            low, high = self._fabric.weather.break_s
-            delay = self._fabric.rng.uniform(low, high)
-            self._fabric.loop.call_later(delay, self._give_up)
+            self._fabric.loop.call_later(self._patience(), self._give_up)
 
     def _give_up(self) -> None:
         if self in self._fabric.stalled:
             self._fabric.stalled.pop(self)
-            self._break("the peer does not answer any more")
-            self._other._break("the peer does not answer any more")
+            self._break(_SILENT)
+            self._other._break(_SILENT)
 
     def _credit(self, size: int) -> None:
         self._in_flight -= size
@@ -215,15 +225,14 @@ class WorldStream:
             self._wake_writers()
 
     def _reset(self, why: str) -> None:
-        """Break this end now and the other one when the reset arrives."""
+        """Break this end now, and the other one when the reset arrives or its patience ends."""
         other = self._other
         if self._path_is_open():
-            delay = self._latency()
-            self._fabric.loop.call_later(delay, other._break, "the peer broke off the stream")
+            self._fabric.loop.call_later(
+                self._latency(), other._break, "the peer broke off the stream"
+            )
         else:
-            low, high = self._fabric.weather.break_s
-            delay = self._fabric.rng.uniform(low, high)
-            self._fabric.loop.call_later(delay, other._break, "the peer does not answer any more")
+            self._fabric.loop.call_later(self._patience(), other._break, _SILENT)
         self._break(why)
 
     def _break(self, why: str) -> None:
@@ -234,19 +243,19 @@ class WorldStream:
         self._fabric.stalled.pop(self, None)
         self._life.at_end.pop(self._life_ended, None)
         self._wake()
-        if self.on_gone is not None:
-            self.on_gone()
+
+    def _patience(self) -> float:
+        return self._fabric.rng.uniform(*self._fabric.weather.break_s)
 
     def _life_ended(self, power_cut: bool) -> None:
         if power_cut:
-            self._outgoing.clear()
-            low, high = self._fabric.weather.break_s
-            delay = self._fabric.rng.uniform(low, high)
-            why = "the peer does not answer any more"
-            self._fabric.loop.call_later(delay, self._other._break, why)
+            self._fabric.loop.call_later(self._patience(), self._other._break, _SILENT)
             self._break("the machine lost power")
-        else:
-            self._reset("the process was killed")
+            return
+        if not self._closing:  # the kernel sends what it has, then ends the connection
+            self._schedule(_End.BROKEN, 0)
+        self._broken = "the process was killed"
+        self._wake()
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
@@ -316,9 +325,10 @@ class WorldListener:
             await self._accept(stream)
             await stream.close()
         except PeerError:
-            pass  # the peer broke off: nobody here to tell
-        finally:
+            stream.abort()  # the peer broke off: nobody here to tell
+        except BaseException:
             stream.abort()
+            raise
 
     @property
     def _place(self) -> tuple[str, int]:
@@ -338,23 +348,20 @@ async def dial(
     timeout_s: float,
 ) -> WorldStream:
     """Two round trips (TCP, then TLS 1.3), then the dialler may write; the listener is half a trip later."""
-    loop = fabric.loop
-    started = loop.time()
     fabric.log.add("dial", life.name, f">{to.host}:{to.port}", peer_key)
     trip_s = 2 * fabric.latency(life.host, to.host)
-    await asyncio.sleep(min(trip_s, timeout_s))
-    listener = fabric.listeners.get((to.host, to.port))
-    if listener is not None and life.reaches(listener.life) and trip_s < timeout_s:
-        await asyncio.sleep(min(trip_s, timeout_s - trip_s))
+    left_s = timeout_s
+    for _ in range(2):
+        await asyncio.sleep(min(trip_s, left_s))
+        left_s -= trip_s
+        if left_s <= 0 or not fabric.answers(life, to.host):
+            await asyncio.sleep(max(0.0, left_s))
+            raise UnreachableError(f"{to.host} port {to.port} did not answer in {timeout_s:g} s")
         listener = fabric.listeners.get((to.host, to.port))
-    elif listener is None and trip_s < timeout_s and fabric.answers(life, to.host):
-        raise UnreachableError(f"{to.host} port {to.port} refuses connections")
-    late = 2 * trip_s > timeout_s
-    if listener is None or not life.reaches(listener.life) or late:
-        await asyncio.sleep(max(0.0, started + timeout_s - loop.time()))
-        raise UnreachableError(f"{to.host} port {to.port} did not answer in {timeout_s:g} s")
+        if listener is None:
+            raise UnreachableError(f"{to.host} port {to.port} refuses connections")
     life.check_network()
-    return _connect(fabric, life, listener, identity, peer_key)
+    return _connect(fabric, life, fabric.listeners[to.host, to.port], identity, peer_key)
 
 
 def _connect(
@@ -367,9 +374,7 @@ def _connect(
     if listener.full:
         raise UnreachableError("the peer has too many connections")
     port = fabric.next_port()
-    near = WorldStream(
-        fabric, life, peer_key, Address(listener.life.host, listener.address.port)
-    )
+    near = WorldStream(fabric, life, peer_key, Address(listener.life.host, listener.address.port))
     far = WorldStream(fabric, listener.life, identity.key, Address(life.host, port))
     _pair(near, far)
     fabric.loop.call_later(fabric.latency(life.host, listener.life.host), listener.take, far)

@@ -1,0 +1,371 @@
+"""A virtual world: many machines in one process, on one clock that jumps, with one seed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import hashlib
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from potsherd.errors import UsageError
+from potsherd.ports import Env
+from potsherd.simulations.world.disk import CAPACITY_BYTES_DEFAULT, Platter, WorldDisk
+from potsherd.simulations.world.life import CURRENT_LIFE, Life
+from potsherd.simulations.world.log import EventLog
+from potsherd.simulations.world.loop import VirtualLoop, VirtualTask
+from potsherd.simulations.world.net import Fabric, Weather, WorldNet
+
+__all__ = ["World"]
+
+EPOCH_UTC_S = 1_767_225_600.0
+"""What the calendars of the world show at virtual time 0: 1 January 2026."""
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class _Machine:
+    name: str
+    host: str
+    platter: Platter
+    clock_skew_s: float
+    plugged: bool = True
+    group: int = 0
+    lives: int = 0
+    life: Life | None = None
+    env: Env | None = None
+
+
+class _WorldOffload:
+    """Inline, plus a seeded delay before or after: a crash in between falls before or after the call."""
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        life: Life,
+        log: EventLog,
+        rng: random.Random,
+        delay_s: tuple[float, float],
+    ) -> None:
+        self._loop = loop
+        self._life = life
+        self._log = log
+        self._rng = rng
+        self._delay_s = delay_s
+
+    async def __call__(self, fn: Callable[..., T], /, *args: Any) -> T:
+        self._life.check_disk()
+        delay = self._rng.uniform(*self._delay_s)
+        future: asyncio.Future[T] = self._loop.create_future()
+        if self._rng.random() < 0.5:
+            done: asyncio.Future[T] = self._loop.create_future()
+            self._run(done, fn, args)
+            self._loop.call_later(delay, _copy_outcome, done, future)
+        else:
+            self._loop.call_later(delay, self._run, future, fn, args)
+        return await future
+
+    def _run(self, future: asyncio.Future[T], fn: Callable[..., T], args: tuple[Any, ...]) -> None:
+        if not self._life.alive:
+            future.cancel()
+            return
+        self._log.add("offload", self._life.name, getattr(fn, "__qualname__", type(fn).__name__))
+        try:
+            result = fn(*args)
+        except Exception as error:
+            if not future.done():
+                future.set_exception(error)
+        else:
+            if not future.done():
+                future.set_result(result)
+
+
+def _copy_outcome(source: asyncio.Future[T], target: asyncio.Future[T]) -> None:
+    if target.done():
+        source.cancelled() or source.exception()  # seen: nobody waits any more
+    elif (error := source.exception()) is not None:
+        target.set_exception(error)
+    else:
+        target.set_result(source.result())
+
+
+class World:
+    """Machines, their network and their disks; everything that happens follows from the seed.
+
+    with World(7, loss=0.01) as world:
+        env = world.env("a")
+        world.spawn("a", serve(env))
+        world.run(scenario(world))
+
+    Exceptions that a machine's task ends with and that nobody asked for are raised at the end of `run`.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        latency_s: tuple[float, float] = (0.005, 0.05),
+        loss: float = 0.0,
+        duplication: float = 0.0,
+        reordering: float = 0.0,
+        bandwidth_bytes_s: float = 12_500_000.0,
+        offload_s: tuple[float, float] = (0.0001, 0.002),
+        shuffle: bool = True,
+        log_content: bool = True,
+        log_file: Path | None = None,
+    ) -> None:
+        """`shuffle`: tasks that are ready together run in a seeded order instead of first come first."""
+        self.seed = seed
+        self.loop = VirtualLoop(self.rng("loop") if shuffle else None)
+        self.loop.on_task = self._own_task
+        self.log = EventLog(self.loop.time, content=log_content, file=log_file)
+        weather = Weather(
+            latency_s=latency_s,
+            loss=loss,
+            duplication=duplication,
+            reordering=reordering,
+            bandwidth_bytes_s=bandwidth_bytes_s,
+        )
+        self.fabric = Fabric(self.loop, self.rng("network"), self.log, weather)
+        self._offload_s = offload_s
+        self._machines: dict[str, _Machine] = {}
+        self._failed: list[asyncio.Task[Any]] = []
+        self._complaints: list[BaseException] = []
+        self.loop.set_exception_handler(self._complain)
+
+    # machines
+
+    def env(
+        self,
+        name: str,
+        host: str | None = None,
+        *,
+        clock_skew_s: float = 0.0,
+        capacity_bytes: int = CAPACITY_BYTES_DEFAULT,
+    ) -> Env:
+        """The ports of a machine; made and started when first asked for.
+
+        Without `host`, each machine has a /24 of its own within 10.0.0.0/8. Several machines may share a
+        host. Asked again, gives the ports of the machine as it runs now.
+        """
+        machine = self._machines.get(name)
+        if machine is None:
+            number = len(self._machines)
+            host = host or f"10.{number // 250}.{number % 250}.1"
+            machine = _Machine(name, host, Platter(capacity_bytes), clock_skew_s)
+            self._machines[name] = machine
+            self._start(machine)
+        if machine.env is None:
+            raise UsageError(f"{name} is down: restart it")
+        return machine.env
+
+    def restart(self, name: str) -> Env:
+        """Start a crashed or killed machine again, with the disk as the crash has left it."""
+        machine = self._machines[name]
+        if machine.life is not None:
+            raise UsageError(f"{name} is running")
+        return self._start(machine)
+
+    def crash(self, name: str) -> None:
+        """Cut the power: tasks end, unsynced writes are lost or torn, the network falls silent."""
+        machine = self._end(name, power_cut=True)
+        machine.platter.power_cut(self.rng("crash", name, machine.lives))
+
+    def kill(self, name: str) -> None:
+        """End the process (SIGKILL): tasks end, what was written stays, connections are reset."""
+        self._end(name, power_cut=False)
+
+    def spawn(self, name: str, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine as the machine's: it, and all tasks it makes, are cancelled by a crash.
+
+        Whoever awaits the task of a machine that crashes gets CancelledError.
+        """
+        life = self._life(name)
+        context = contextvars.copy_context()
+        context.run(CURRENT_LIFE.set, life)
+        return self.loop.create_task(coro, context=context)
+
+    def running(self, name: str) -> bool:
+        """Whether the machine is up."""
+        return self._machines[name].life is not None
+
+    def names(self) -> list[str]:
+        """All machines, in the order of their making."""
+        return list(self._machines)
+
+    def disk(self, name: str) -> Platter:
+        """What survives crashes: for faults, bit rot and looking at what was stored."""
+        return self._machines[name].platter
+
+    def skew(self, name: str, clock_skew_s: float) -> None:
+        """Set by how much the machine's calendar is ahead."""
+        self._machines[name].clock_skew_s = clock_skew_s
+
+    # network
+
+    def partition(self, groups: Sequence[Sequence[str]]) -> None:
+        """Machines reach each other only within a group; those not named form one more."""
+        numbers = {name: i for i, group in enumerate(groups, start=1) for name in group}
+        for name, machine in self._machines.items():
+            machine.group = numbers.get(name, 0)
+            if machine.life is not None:
+                machine.life.group = machine.group
+        self.log.add("partition", "-", repr([list(group) for group in groups]))
+        self.fabric.network_changed()
+
+    def heal(self) -> None:
+        """End all partitions."""
+        self.partition([])
+
+    def unplug(self, *names: str) -> None:
+        """Take machines off the network; they keep running."""
+        self._plug(names, False)
+
+    def plug(self, *names: str) -> None:
+        """Put machines back on the network."""
+        self._plug(names, True)
+
+    def weather(self, **changes: Any) -> None:
+        """Change how the network behaves; names as in `Weather`."""
+        self.fabric.weather = replace(self.fabric.weather, **changes)
+
+    # time
+
+    def run(self, coro: Coroutine[Any, Any, T], *, time_max_s: float | None = None) -> T:
+        """Run until `coro` is done; machines' tasks go on between calls only while one runs.
+
+        Raises TimeoutError after `time_max_s` virtual seconds, and what machines' tasks failed with.
+        """
+        task = self.loop.create_task(self._limited(coro, time_max_s))
+        result = self.loop.run_until_complete(task)
+        self.check()
+        return result
+
+    def check(self) -> None:
+        """Raise what machines' tasks ended with and nobody has asked for."""
+        failed, self._failed = self._failed, []
+        for task in failed:
+            if task._log_traceback:  # True until somebody asks
+                error = task.exception()
+                if error is not None:
+                    raise error
+        if self._complaints:
+            complaints, self._complaints = self._complaints, []
+            raise complaints[0]
+
+    def rng(self, *purpose: object) -> random.Random:
+        """A generator for one purpose: a function of the seed and the purpose alone."""
+        text = repr((self.seed, *purpose)).encode()
+        return random.Random(hashlib.blake2b(text, digest_size=32).digest())
+
+    def close(self) -> None:
+        """Cancel every task and close the loop. Nothing is logged any more."""
+        if self.loop.is_closed():
+            return
+        self.log.close()
+        tasks = sorted(asyncio.all_tasks(self.loop), key=hash)
+        for task in tasks:
+            task.cancel()
+        self.loop.run_until_complete(_wait_for_all(tasks))
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        for machine in self._machines.values():
+            if machine.life is not None:
+                machine.life.end(power_cut=False)
+        self._failed.clear()
+        self.loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # details
+
+    def _life(self, name: str) -> Life:
+        life = self._machines[name].life
+        if life is None:
+            raise UsageError(f"{name} is down")
+        return life
+
+    def _start(self, machine: _Machine) -> Env:
+        machine.lives += 1
+        life = machine.life = Life(machine.name, machine.host, machine.lives)
+        life.plugged, life.group = machine.plugged, machine.group
+        self.fabric.join(life)
+        self.log.add("start", machine.name, f"{machine.host} {machine.lives}")
+
+        def utc() -> float:
+            return EPOCH_UTC_S + self.loop.time() + machine.clock_skew_s
+
+        who = (machine.name, machine.lives)
+        machine.env = Env(
+            monotonic=self.loop.time,
+            utc=utc,
+            rng=self.rng("env", *who),
+            net=WorldNet(self.fabric, life),
+            disk=WorldDisk(machine.platter, life, self.log),
+            offload=_WorldOffload(
+                self.loop, life, self.log, self.rng("offload", *who), self._offload_s
+            ),
+        )
+        return machine.env
+
+    def _end(self, name: str, *, power_cut: bool) -> _Machine:
+        machine = self._machines[name]
+        life = self._life(name)
+        self.log.add("crash" if power_cut else "kill", name, str(machine.lives))
+        machine.life = machine.env = None
+        self.fabric.leave(life)
+        life.end(power_cut=power_cut)
+        return machine
+
+    def _plug(self, names: Sequence[str], plugged: bool) -> None:
+        for name in names:
+            machine = self._machines[name]
+            machine.plugged = plugged
+            if machine.life is not None:
+                machine.life.plugged = plugged
+            self.log.add("plug" if plugged else "unplug", name, "")
+        self.fabric.network_changed()
+
+    def _own_task(self, task: VirtualTask[Any], context: contextvars.Context | None) -> None:
+        life = context.get(CURRENT_LIFE) if context is not None else CURRENT_LIFE.get()
+        if life is not None:
+            life.tasks[task] = None
+            task.add_done_callback(lambda done: self._task_done(life, done))
+            if not life.alive:
+                task.cancel()
+
+    def _task_done(self, life: Life, task: asyncio.Task[Any]) -> None:
+        life.tasks.pop(task, None)
+        if task.cancelled() or task._exception is None:  # marks nothing as seen
+            return
+        if life.alive:
+            self._failed.append(task)
+        else:
+            task.exception()  # the death throes of a crashed machine interest nobody
+
+    def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, BaseException):
+            error = RuntimeError(context.get("message", "a callback failed"))
+        self._complaints.append(error)
+
+    async def _limited(self, coro: Coroutine[Any, Any, T], time_max_s: float | None) -> T:
+        async with asyncio.timeout(time_max_s):
+            return await coro
+
+
+async def _wait_for_all(tasks: Sequence[Awaitable[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
