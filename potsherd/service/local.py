@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from potsherd.datasets.small_files import read_json, write_private
 from potsherd.errors import MalformedError, NotFoundError, PeerError, PotsherdError
-from potsherd.service.files import read_json, write_private
 from potsherd.service.processes import Process
 
 __all__ = ["LocalServer", "Running", "call", "running"]

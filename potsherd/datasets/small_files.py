@@ -1,4 +1,4 @@
-"""Small files that must be whole or absent, and secret ones: written under another name, synced, renamed."""
+"""Small files of a home, secret or not: whole or absent, because they are synced under another name and renamed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from potsherd.errors import MalformedError, NotFoundError, StorageError
 
-__all__ = ["private_folder", "read_json", "write_private"]
+__all__ = ["private_folder", "read_json", "read_small", "write_private"]
 
 SMALL_FILE_BYTES_MAX = 4 * 2**20
 
@@ -49,8 +49,8 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_json(path: Path) -> Any:
-    """Raises NotFoundError when there is no file, MalformedError when it is no JSON object."""
+def read_small(path: Path) -> bytes:
+    """The whole file. Raises NotFoundError, StorageError, and MalformedError when it is no small file."""
     try:
         with path.open("rb") as file:
             data = file.read(SMALL_FILE_BYTES_MAX + 1)
@@ -58,9 +58,16 @@ def read_json(path: Path) -> Any:
         raise NotFoundError(f"no file {path}") from None
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > SMALL_FILE_BYTES_MAX:
+        raise MalformedError(f"{path} is longer than {SMALL_FILE_BYTES_MAX} bytes")
+    return data
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Like `read_small`, for a JSON object; raises MalformedError when it is none."""
     try:
-        value = json.loads(data) if len(data) <= SMALL_FILE_BYTES_MAX else None
-    except ValueError:
+        value = json.loads(read_small(path))
+    except ValueError:  # MalformedError too
         value = None
     if not isinstance(value, dict):
         raise MalformedError(f"{path} is damaged")
