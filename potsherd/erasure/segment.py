@@ -18,10 +18,12 @@ from potsherd.errors import LimitError, UsageError
 from potsherd.ports import Buffer
 
 __all__ = [
+    "BATCH_BYTES",
     "CellHasher",
     "ColumnRun",
     "RowBatch",
     "SegmentEncoder",
+    "batch_rows",
     "column_of",
     "join_columns",
     "rebuild_rows",
@@ -29,6 +31,15 @@ __all__ = [
 
 CellHasher: TypeAlias = Callable[[Buffer, int], bytes]
 """(run of cells, cell size) -> concatenated leaves; `merkle.cell_leaves`, or a kernel that equals it."""
+
+
+BATCH_BYTES = 2 * 1024 * 1024
+"""Bytes of stream that a batch should have: the engine is at full speed from about 1 MiB on."""
+
+
+def batch_rows(k: int, cell_size: int = CELL_SIZE) -> int:
+    """Rows of a batch of about BATCH_BYTES, at least one."""
+    return max(1, BATCH_BYTES // (k * cell_size))
 
 
 @dataclass(frozen=True)
