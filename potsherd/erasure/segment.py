@@ -157,7 +157,7 @@ class SegmentEncoder:
             self.roots(),
             entry,
         )
-        descriptor.check()
+        descriptor.encode()  # checks every bound
         return descriptor
 
     def geometry(self) -> Geometry:
