@@ -70,12 +70,12 @@ class PlainBackend:
 
     def decrypt(self, ciphertext: Buffer, keys: Buffer, block_size: int, level: int) -> Buffer:
         """See Backend."""
-        source, key_view = memoryview(ciphertext), memoryview(keys)
+        source, all_keys = memoryview(ciphertext), bytes(keys)
         plain = bytearray(len(source))
         target = memoryview(plain)
         nonce = _nonce(level)
         for number, at in enumerate(range(0, len(source), block_size)):
-            key = key_view[32 * number : 32 * number + 32]
+            key = all_keys[32 * number : 32 * number + 32]
             stream = Cipher(ChaCha20(key, nonce), None).encryptor()
             stream.update_into(source[at : at + block_size], target[at : at + block_size])
         return plain

@@ -77,12 +77,11 @@ class Decoder:
         self._size = capability.block_size
         self._arity = self._size // PAIR_BYTES
         self._limit = size_limit
-        self._content_length = content_length
         self._start = start
         self._stop = None if length is None else start + length
         self._asked: dict[bytes, list[_Slot]] = {}
+        self._shape = None if content_length is None else shape_of(capability, content_length)
         if content_length is not None:
-            shape_of(capability, content_length)
             self._check_limit(content_length)
         if capability.level:
             # More than arity^(level-1) leaves, all but the last full: else the level would be useless.
@@ -103,7 +102,8 @@ class Decoder:
             nodes += slot.level > 0
             if nodes > NODES_AHEAD:
                 break
-            if slot.asked:
+            # A leaf behind an unread node waits: that node's children would push it out of the window.
+            if slot.asked or (nodes and not slot.level):
                 continue
             slot.asked = True
             same = self._asked.setdefault(slot.reference, [])
@@ -154,20 +154,13 @@ class Decoder:
         offset = ready[0].index * self._size
         end = offset + len(leaves)
         if ready[-1].last:
-            leaf = bytes(leaves[-self._size :])
-            end -= self._size - self._unpadded_length(leaf)
+            end -= self._size - _unpadded_length(bytes(leaves[-self._size :]))
             self._check_limit(end)
-            if self._content_length not in (None, end):
+            if self._shape is not None and end != self._shape.content_length:
                 raise MalformedError("the content does not have the length it must have")
         start = max(self._start, offset)
         stop = end if self._stop is None else min(self._stop, end)
         return [leaves[start - offset : stop - offset]] if start < stop else []
-
-    def _unpadded_length(self, leaf: bytes) -> int:
-        content = leaf.rstrip(b"\0")
-        if not content.endswith(b"\x80"):
-            raise MalformedError("the last leaf has no padding")
-        return len(content) - 1
 
     def _expand(self, slot: _Slot, block: Buffer) -> None:
         """Put the children of an inner node in its place, as far as the range needs them."""
@@ -197,14 +190,19 @@ class Decoder:
             raise MalformedError("a root with a single child")
         leaves_before = (slot.index * self._arity + count - 1) * self._arity ** (slot.level - 1)
         self._check_limit(leaves_before * self._size)
-        if self._content_length is not None:
-            shape = shape_of(self._capability, self._content_length)
-            if count != shape.children(slot.level, slot.index):
-                raise MalformedError("the tree does not fit the content length")
+        if self._shape is not None and count != self._shape.children(slot.level, slot.index):
+            raise MalformedError("the tree does not fit the content length")
 
     def _check_limit(self, length: int) -> None:
         if length > self._limit:
             raise LimitError(f"the content is longer than the {self._limit} bytes allowed here")
+
+
+def _unpadded_length(leaf: bytes) -> int:
+    content = leaf.rstrip(b"\0")
+    if not content.endswith(b"\x80"):
+        raise MalformedError("the last leaf has no padding")
+    return len(content) - 1
 
 
 def _read_pairs(node: bytes) -> list[bytes]:
