@@ -357,6 +357,7 @@ class Caller:
         for pending in self._pending.values():
             if not pending.answer.done():
                 pending.answer.set_exception(PeerError(str(self._broken)))
+                pending.answer.exception()  # seen, also when its caller is being cancelled just now
         for task in self._tasks:
             if task is not asyncio.current_task():
                 task.cancel()

@@ -1,0 +1,244 @@
+"""The first eight live holders of a segment announce it in the DHT (docs/design/announcing.md).
+
+Every holder decides for itself, from the roster and from who is away: it announces while fewer than
+eight live holders have lower indices. So those that follow take over by themselves when others go away.
+Records live for 24 h; all segments are gone through once in half that time, a page of them a step, in
+the order of their ids: no memory grows with the number of shards, except a bounded note of what was
+announced lately. After a start, and when holders went away or came back, a *quick pass* goes through
+them without the long pauses and leaves out what was announced lately.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from potsherd.crypto.hashing import head_locator
+from potsherd.crypto.keys import Genesis
+from potsherd.dht import Announcement, Dht
+from potsherd.errors import PotsherdError
+from potsherd.node.records import RosterEntry
+from potsherd.node.store import Held, ShardStore
+from potsherd.ports import Env
+
+__all__ = ["ANNOUNCERS", "Announcer", "AnnouncerStatistics", "locators_of", "rank_of"]
+
+ANNOUNCERS = 8
+"""Live holders of a segment that announce it; one is enough to find the others."""
+RECORD_LIFE_S = 86_400 - 600
+"""Seconds until an announcement expires: 24 h, less what clocks may differ."""
+NEW_MAX = 4096
+"""Segments committed and not yet announced; beyond it they wait for a quick pass."""
+LATELY_MAX = 65_536
+"""Segments noted as announced lately; the oldest note goes first, its segment is announced once more."""
+ASKED_PAUSE_S = 60.0
+"""Seconds for which a segment announced at somebody's request is not announced at another's."""
+GATHER_S = 0.5
+"""Seconds to wait after a commit, so that several are announced in one go."""
+
+_LOG = logging.getLogger(__name__)
+
+
+def rank_of(held: Held, entries: Iterable[RosterEntry], alive: Callable[[bytes], bool]) -> int:
+    """How many distinct lower indices have a holder that is alive."""
+    lower = {e.index for e in entries if e.held and e.index < held.index and alive(e.node)}
+    return len(lower)
+
+
+def locators_of(held: Held, dataset_ids: Sequence[bytes]) -> list[bytes]:
+    """Keys (20 bytes) under which a holder of this segment announces itself."""
+    keys = [held.descriptor.placement_key]
+    if held.descriptor.entry is not None:
+        keys.append(held.descriptor.entry.locator)
+    return keys + [head_locator(dataset_id) for dataset_id in dataset_ids]
+
+
+@dataclass(frozen=True)
+class AnnouncerStatistics:
+    """Counts since start."""
+
+    announced: int
+    failed: int
+    passes: int
+
+
+class Announcer:
+    """`run` is a task of the node's; the other methods may be called at any time."""
+
+    def __init__(
+        self,
+        env: Env,
+        store: ShardStore,
+        dht: Dht,
+        *,
+        node_id: bytes,
+        node_key: bytes,
+        alive: Callable[[bytes], bool],
+        met: Callable[[RosterEntry, bytes], None],
+        period_s: float,
+        tick_s: float,
+        batch: int,
+    ) -> None:
+        """`alive(node key)`: whether it counts as a live holder. `met(entry, placement key)` is told of
+        every holder that a pass comes across."""
+        self._env = env
+        self._store = store
+        self._dht = dht
+        self._node_id = node_id
+        self._node_key = node_key
+        self._alive = alive
+        self._met = met
+        self._period_s = period_s
+        self._tick_s = tick_s
+        self._batch = batch
+        self._new: OrderedDict[bytes, Held] = OrderedDict()
+        self._lately: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
+        self._cursor = b""
+        self._quick = True
+        self._changed = False
+        self._again = False
+        self._wake = asyncio.Event()
+        self._announced = self._failed = self._passes = 0
+
+    def statistics(self) -> AnnouncerStatistics:
+        """A snapshot."""
+        return AnnouncerStatistics(self._announced, self._failed, self._passes)
+
+    def committed(self, held: Held) -> None:
+        """A new shard: announced within moments if its index is among the first eight.
+
+        Others hold the lower indices, or soon will: the roster that says so is still on its way.
+        """
+        if held.index >= ANNOUNCERS:
+            return
+        if len(self._new) >= NEW_MAX:
+            self.holders_changed()
+        else:
+            self._new[held.segment_id] = held
+            self._wake.set()
+
+    def holders_changed(self) -> None:
+        """Nodes have gone away or come back: go through all segments soon."""
+        self._changed = True
+        self._wake.set()
+
+    async def announce_asked(self, held: Sequence[Held]) -> int:
+        """Announce at a peer's request, whatever the rank, but no segment twice within ASKED_PAUSE_S.
+
+        The least number of record keepers that took a record, now or lately. Raises PeerError when the
+        DHT cannot be reached.
+        """
+        now = self._env.monotonic()
+        fresh = []
+        for one in held:
+            done = self._lately.get(one.segment_id)
+            if done is None or now - done[0] >= ASKED_PAUSE_S:
+                fresh.append(one)
+        await self._announce(fresh)
+        return min((self._lately[one.segment_id][1] for one in held), default=0)
+
+    async def _announce(self, held: Sequence[Held]) -> None:
+        if not held:
+            return
+        announcements = [a for one in held for a in await self._announcements(one)]
+        try:
+            keepers = await self._dht.announce(announcements)
+        except PotsherdError:
+            self._failed += len(held)
+            raise
+        self._announced += len(held)
+        now = self._env.monotonic()
+        for one in held:
+            self._lately[one.segment_id] = now, keepers
+            self._lately.move_to_end(one.segment_id)
+        while len(self._lately) > LATELY_MAX:
+            self._lately.popitem(last=False)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        pause = 0.0
+        while True:
+            await self._wait(pause)
+            pause = self._tick_s
+            try:
+                await self._announce_new()
+                pause = await self.step()
+            except PotsherdError as error:
+                _LOG.warning("announcing failed: %s", error)
+            pause *= self._env.rng.uniform(0.5, 1.5)
+
+    async def _wait(self, pause: float) -> None:
+        """Sleep until the next step is due; announce new segments meanwhile as they come."""
+        end = self._env.monotonic() + pause
+        while not self._changed and (left := end - self._env.monotonic()) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
+            except TimeoutError:
+                return
+            await asyncio.sleep(GATHER_S * self._env.rng.random())
+            try:
+                await self._announce_new()
+            except PotsherdError as error:
+                _LOG.warning("announcing new segments failed: %s", error)
+                await asyncio.sleep(min(left, self._tick_s))
+
+    async def _announce_new(self) -> None:
+        self._wake.clear()
+        while self._new:
+            batch = list(self._new.values())[: self._batch]
+            try:
+                await self._announce(batch)
+            except PotsherdError:
+                self._wake.set()
+                raise
+            for held in batch:
+                self._new.pop(held.segment_id, None)
+
+    async def step(self) -> float:
+        """Go through one page of segments; how many seconds to wait before the next."""
+        if self._changed:
+            # What this pass has left behind already is gone through in one more.
+            self._changed, self._quick, self._again = False, True, self._cursor != b""
+        page = await self._store.segments(self._cursor, self._batch)
+        await self._announce([held for held in page if await self._is_due(held)])
+        if len(page) < self._batch:
+            self._cursor, self._quick, self._again = b"", self._again, False
+            self._passes += 1
+        else:
+            self._cursor = page[-1].segment_id
+        return self._pause()
+
+    def _pause(self) -> float:
+        if self._quick:
+            return self._tick_s
+        pages = max(1, -(-self._store.usage().shards // self._batch))
+        return max(self._tick_s, self._period_s / pages)
+
+    async def _is_due(self, held: Held) -> bool:
+        entries = [RosterEntry.decode(e[64:]) for e in await self._store.roster(held.segment_id)]
+        for entry in entries:
+            if entry.held and entry.node != self._node_key:
+                self._met(entry, held.descriptor.placement_key)
+        if rank_of(held, entries, self._alive) >= ANNOUNCERS:
+            return False
+        done = self._lately.get(held.segment_id)
+        lately = done is not None and self._env.monotonic() - done[0] < self._period_s / 2
+        return not (self._quick and lately)
+
+    async def _announcements(self, held: Held) -> list[Announcement]:
+        expires = int(self._env.utc()) + RECORD_LIFE_S
+        return [
+            Announcement(key, held.segment_id, held.index, self._node_id, self._node_key, expires)
+            for key in locators_of(held, await self._datasets(held))
+        ]
+
+    async def _datasets(self, held: Held) -> list[bytes]:
+        """The dataset whose heads are kept beside this segment. Its id follows from the owner's key."""
+        dataset_id = Genesis(held.descriptor.owner_key).dataset_id
+        before = (int.from_bytes(dataset_id, "big") - 1) % 2**256
+        rows = await self._store.datasets(before.to_bytes(32, "big"), 1)
+        return [dataset_id] if (dataset_id, held.segment_id) in rows else []

@@ -1,0 +1,467 @@
+"""The listening side of the data plane: admits peers, bounds what they may occupy, answers requests.
+
+Nothing is served before hello: both sides show their credential chain, and the node key that it must
+name has been proven by the stream. What a request may change is decided by `statements` (signatures,
+dates) and by the store (room, roots, one index of a segment).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from potsherd import __version__
+from potsherd.crypto.membership import Member
+from potsherd.crypto.signing import SigningKey
+from potsherd.erasure.descriptor import Descriptor
+from potsherd.erasure.layout import CELL_SIZE
+from potsherd.errors import (
+    LimitError,
+    NotFoundError,
+    PeerError,
+    PotsherdError,
+    RefusedError,
+)
+from potsherd.node import records
+from potsherd.node.client import Admit
+from potsherd.node.membrane import charge_of
+from potsherd.node.records import PAYLOAD_MAX, PROTOCOL_VERSION, RosterEntry
+from potsherd.node.rpc import Answer, Method, Methods, Request, Responder, Work
+from potsherd.node.settings import ServerLimits
+from potsherd.node.statements import (
+    check_lease_path,
+    open_head,
+    open_lease,
+    open_provisional_lease,
+    open_roster,
+    open_ticket,
+)
+from potsherd.node.store import Held, ShardStore
+from potsherd.ports import Address, Env, Identity, Stream
+from potsherd.wire import Record
+
+__all__ = ["Neighbours", "Server", "ServerStatistics"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class Neighbours(Protocol):
+    """What the server tells the rest of the node, and asks of it."""
+
+    def met(self, member: Member) -> None:
+        """A proven peer is there: traffic counts as a sign of life."""
+
+    def told(self, key: bytes, near: bytes, address: Address | None) -> None:
+        """Somebody says that this node holds a shard of a segment of ours; `near`: its placement key."""
+
+    def address_of(self, key: bytes) -> Address | None:
+        """Where that node was last met."""
+
+    def committed(self, held: Held) -> None:
+        """A shard has been stored: announce it soon."""
+
+    async def announce_asked(self, held: Sequence[Held]) -> int:
+        """Announce and say how many record keepers took it, at least."""
+
+
+@dataclass(frozen=True)
+class ServerStatistics:
+    """Counts since start, and connections now."""
+
+    connections: int
+    requests: int
+    failures: int
+    refused_connections: int
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass
+class _Counts:
+    requests: int = 0
+    failures: int = 0
+    refused_connections: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class Server:
+    """`accept` is given to `Net.listen` and runs once for each connection."""
+
+    def __init__(
+        self,
+        env: Env,
+        identity: Identity,
+        store: ShardStore,
+        neighbours: Neighbours,
+        *,
+        chain: bytes,
+        admit: Admit,
+        limits: ServerLimits,
+    ) -> None:
+        self.env = env
+        self.identity = identity
+        self.store = store
+        self.neighbours = neighbours
+        self.limits = limits
+        self.counts = _Counts()
+        self.since = int(env.utc())
+        self.key = SigningKey(identity.seed)
+        self._hello = records.Hello(PROTOCOL_VERSION, chain)
+        self._admit = admit
+        self._greeting = 0
+        self._by_key: Counter[bytes] = Counter()
+        self._by_member: Counter[bytes] = Counter()
+
+    def statistics(self) -> ServerStatistics:
+        """A snapshot."""
+        return ServerStatistics(self._by_key.total(), **vars(self.counts))
+
+    async def accept(self, stream: Stream) -> None:
+        """Serve one connection until it ends."""
+        responder = Responder(stream, idle_timeout_s=self.limits.idle_timeout_s)
+        try:
+            member = await self._greet(responder, stream)
+            with self._seat(member):
+                connection = _Connection(self, member)
+                await responder.serve(connection.prepare)
+        except (PotsherdError, TimeoutError) as error:
+            self.counts.refused_connections += 1
+            _LOG.info("refused a connection: %s", error)
+            await self._dismiss(stream)
+        finally:
+            stream.abort()
+
+    async def _dismiss(self, stream: Stream) -> None:
+        """Let the reason reach the peer, but do not wait for it long."""
+        try:
+            async with asyncio.timeout(self.limits.farewell_s):
+                await stream.close()
+        except (PeerError, TimeoutError):
+            stream.abort()
+
+    async def _greet(self, responder: Responder, stream: Stream) -> Member:
+        if self._greeting >= self.limits.greetings_max:
+            raise PeerError("too many connections that say nothing")
+        admitted: list[Member] = []
+
+        def answer(hello: records.Hello) -> records.Hello:
+            if hello.protocol != PROTOCOL_VERSION:
+                raise RefusedError(f"this node speaks version {PROTOCOL_VERSION} of the protocol")
+            member = self._admit(hello.chain, stream.peer_key)
+            self._check_seats(member)
+            admitted.append(member)
+            return self._hello
+
+        self._greeting += 1
+        try:
+            await responder.greet(answer)
+        finally:
+            self._greeting -= 1
+        return admitted[0]
+
+    def _check_seats(self, member: Member) -> None:
+        limits = self.limits
+        if (
+            self._by_key.total() >= limits.connections_max
+            or self._by_key[member.node_key] >= limits.connections_per_key
+            or self._by_member[charge_of(member)] >= limits.connections_per_member
+        ):
+            raise LimitError("the node has too many connections", remedy="try again later")
+
+    @contextmanager
+    def _seat(self, member: Member) -> Iterator[None]:
+        key, charge = member.node_key, charge_of(member)
+        self._by_key[key] += 1
+        self._by_member[charge] += 1
+        try:
+            yield
+        finally:
+            for counter, name in ((self._by_key, key), (self._by_member, charge)):
+                counter[name] -= 1
+                if not counter[name]:
+                    del counter[name]
+
+
+@dataclass
+class _Stage:
+    """A stage that this connection has opened."""
+
+    index: int
+    last: asyncio.Future[None] | None = None
+    """Done when the latest request for the stage is; requests of one stage run in order."""
+
+
+Handler = Callable[[Request], Awaitable[Answer]]
+
+
+def _body(method: Method[Any, Any], request: Request) -> Any:
+    """The request's record; Any because the table of methods erases which one it is."""
+    return method.asks.decode(request.body)
+
+
+class _Connection:
+    """One greeted peer and its stages. Methods named like the requests answer them."""
+
+    def __init__(self, server: Server, member: Member) -> None:
+        self._server = server
+        self._store = server.store
+        self._network_id = server.identity.network_id
+        self._member = member
+        self._stages: dict[int, _Stage] = {}
+        self._handlers: dict[int, Handler] = {
+            Methods.PUSH_OPEN.number: self._push_open,
+            Methods.PUSH.number: self._push,
+            Methods.PUSH_ABORT.number: self._push_abort,
+            Methods.COMMIT.number: self._commit,
+            Methods.READ.number: self._read,
+            Methods.DESCRIPTOR.number: self._descriptor,
+            Methods.ROSTER.number: self._roster,
+            Methods.MERGE_ROSTER.number: self._merge_roster,
+            Methods.LEASE_PUT.number: self._lease_put,
+            Methods.LEASES.number: self._leases,
+            Methods.HEAD_PUT.number: self._head_put,
+            Methods.HEADS.number: self._heads,
+            Methods.ANNOUNCE.number: self._announce,
+            Methods.STATUS.number: self._status,
+        }
+
+    # --- order -------------------------------------------------------------------------------------
+
+    def prepare(self, request: Request) -> Work:
+        """See rpc.Handle: called in the order of the requests, so those of a stage keep theirs."""
+        counts = self._server.counts
+        counts.requests += 1
+        counts.bytes_in += len(request.payload)
+        self._server.neighbours.met(self._member)
+        handler = self._handlers[request.method.number]
+        if request.method in (Methods.PUSH, Methods.PUSH_ABORT, Methods.COMMIT):
+            try:
+                stage = self._stages.get(_body(request.method, request).stage)
+            except PotsherdError:
+                stage = None  # the handler parses again and answers with the failure
+            if stage is not None:
+                before, stage.last = stage.last, asyncio.get_running_loop().create_future()
+                return partial(self._in_turn, before, stage.last, handler, request)
+        return partial(self._counted, handler, request)
+
+    async def _in_turn(
+        self,
+        before: asyncio.Future[None] | None,
+        mine: asyncio.Future[None],
+        handler: Handler,
+        request: Request,
+    ) -> Answer:
+        try:
+            if before is not None:
+                await asyncio.wait((before,))  # a plain await would cancel the other with us
+            return await self._counted(handler, request)
+        finally:
+            mine.set_result(None)
+
+    async def _counted(self, handler: Handler, request: Request) -> Answer:
+        counts = self._server.counts
+        try:
+            answer = await handler(request)
+        except Exception:
+            counts.failures += 1
+            raise
+        counts.bytes_out += sum(memoryview(part).nbytes for part in answer[1])
+        return answer
+
+    # --- storing -----------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return self._server.env.utc()
+
+    async def _push_open(self, request: Request) -> Answer:
+        body = records.PushOpen.decode(request.body)
+        if len(self._stages) >= self._server.limits.stages_per_connection:
+            raise LimitError("too many open stages on one connection")
+        ticket = open_ticket(body.ticket, self._network_id, self._now())
+        state = await self._store.stage(ticket, body.index, charge_of(self._member))
+        self._stages[state.stage] = _Stage(body.index)
+        return records.Staged(state.stage, state.size, state.digest), ()
+
+    def _stage(self, number: int) -> _Stage:
+        stage = self._stages.get(number)
+        if stage is None:
+            raise NotFoundError("no such stage on this connection", remedy="open it again")
+        return stage
+
+    async def _push(self, request: Request) -> Answer:
+        body = records.Push.decode(request.body)
+        self._stage(body.stage)
+        await self._store.append(body.stage, body.offset, request.payload)
+        return records.Done(), ()
+
+    async def _push_abort(self, request: Request) -> Answer:
+        body = records.PushAbort.decode(request.body)
+        self._stage(body.stage)
+        await self._store.abort(body.stage)
+        self._stages.pop(body.stage, None)
+        return records.Done(), ()
+
+    async def _commit(self, request: Request) -> Answer:
+        body = records.Commit.decode(request.body)
+        descriptor = Descriptor.decode(body.descriptor)
+        open_provisional_lease(body.lease, descriptor, self._network_id, self._now())
+        held = await self._store.held(descriptor.segment_id)
+        if held is None:
+            entry = await self._commit_stage(body, descriptor)
+        else:
+            entry = await self._commit_again(body.stage, held)
+        return records.Receipt(entry), ()
+
+    async def _commit_stage(self, body: records.Commit, descriptor: Descriptor) -> bytes:
+        index = self._stage(body.stage).index
+        if index >= descriptor.n:
+            raise RefusedError("the segment has no shard of that number")
+        entry = await self._sign_entry(descriptor.segment_id, index)
+        await self._store.commit(body.stage, body.descriptor, body.lease, entry)
+        self._stages.pop(body.stage, None)
+        held = await self._store.held(descriptor.segment_id)
+        if held is not None:
+            self._server.neighbours.committed(held)
+        return entry
+
+    async def _commit_again(self, number: int, held: Held) -> bytes:
+        """The segment is here already: after a lost answer the same receipt, else a refusal."""
+        stage = self._stages.pop(number, None)
+        if stage is not None:
+            await self._store.abort(number)
+            if stage.index != held.index:
+                raise RefusedError("the node holds another shard of this segment")
+        entry = await self._own_entry(held.segment_id)
+        if entry is None:
+            raise NotFoundError("the node has no receipt of its shard")
+        return entry[1]
+
+    async def _own_entry(self, segment_id: bytes) -> tuple[RosterEntry, bytes] | None:
+        """The newest entry that this node has signed about a segment."""
+        found = None
+        for data in await self._store.roster(segment_id):
+            entry = RosterEntry.decode(data[64:])
+            if entry.node == self._server.identity.key:
+                found = entry, data
+        return found
+
+    async def _sign_entry(self, segment_id: bytes, index: int) -> bytes:
+        """A counter higher than in anything this node said before, so that it wins everywhere."""
+        before = await self._own_entry(segment_id)
+        counter = before[0].counter + 1 if before else 1
+        entry = RosterEntry(segment_id, index, self._server.identity.key, counter, True)
+        return entry.signed(self._server.key.sign, self._network_id)
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    async def _read(self, request: Request) -> Answer:
+        body = records.Read.decode(request.body)
+        size = sum(count for _, count in body.runs) * CELL_SIZE
+        if size > PAYLOAD_MAX:
+            raise LimitError("more cells than one answer can hold")
+        await request.reserve(size)
+        data, proofs = await self._store.read(body.segment_id, body.index, body.runs)
+        return records.ReadProofs(tuple(proofs)), (data,)
+
+    async def _held(self, segment_id: bytes) -> Held:
+        held = await self._store.held(segment_id)
+        if held is None:
+            raise NotFoundError(f"segment {segment_id.hex()[:16]} is not here")
+        return held
+
+    async def _descriptor(self, request: Request) -> Answer:
+        held = await self._held(records.SegmentQuery.decode(request.body).segment_id)
+        return records.DescriptorReply(held.descriptor.encode()), ()
+
+    async def _roster(self, request: Request) -> Answer:
+        segment_id = records.SegmentQuery.decode(request.body).segment_id
+        entries = await self._store.roster(segment_id)
+        if not entries:
+            raise NotFoundError(f"segment {segment_id.hex()[:16]} is not here")
+        hints = tuple(self._hint(entry) for entry in entries)
+        return records.Roster(segment_id, hints), ()
+
+    def _hint(self, entry: bytes) -> records.HolderHint:
+        node = RosterEntry.decode(entry[64:]).node
+        address = self._server.neighbours.address_of(node)
+        return records.HolderHint(entry, *(address or ("", 0)))
+
+    # --- statements --------------------------------------------------------------------------------
+
+    async def _merge_roster(self, request: Request) -> Answer:
+        body = records.Roster.decode(request.body)
+        held = await self._held(body.segment_id)
+        signed = [hint.entry for hint in body.holders]
+        entries = await self._server.env.offload(
+            open_roster, signed, self._network_id, body.segment_id
+        )
+        accepted: list[bytes] = []
+        near = held.descriptor.placement_key
+        for entry, hint in zip(entries, body.holders, strict=True):
+            # What this node holds is its own business, and a number beyond n is nobody's.
+            if entry.node == self._server.identity.key or entry.index >= held.descriptor.n:
+                continue
+            accepted.append(hint.entry)
+            if entry.held:
+                address = Address(hint.host, hint.port) if hint.host and hint.port else None
+                self._server.neighbours.told(entry.node, near, address)
+        await self._store.merge_roster(body.segment_id, accepted)
+        return records.Done(), ()
+
+    async def _lease_put(self, request: Request) -> Answer:
+        body = records.LeasePut.decode(request.body)
+        lease = open_lease(body.lease, self._network_id)
+        kept = []
+        for path in body.paths:
+            check_lease_path(lease, path)
+            held = await self._store.held(path.segment_id)
+            if held is not None and held.descriptor.owner_key != lease.owner:
+                raise RefusedError("the lease is not by the segment's owner")
+            if held is not None:
+                kept.append(path)
+        if not kept:
+            raise NotFoundError("none of the lease's segments is here")
+        await self._store.put_lease(body.lease, kept)
+        return records.Done(), ()
+
+    async def _leases(self, request: Request) -> Answer:
+        segment_id = records.SegmentQuery.decode(request.body).segment_id
+        leases = await self._store.leases(segment_id)
+        return records.LeaseReply(tuple(leases[: records.SEGMENTS_PER_MESSAGE_MAX])), ()
+
+    async def _head_put(self, request: Request) -> Answer:
+        body = records.HeadPut.decode(request.body)
+        genesis, _ = open_head(body.genesis, body.head, self._network_id, self._now())
+        held = await self._held(body.segment_id)
+        if held.descriptor.owner_key != genesis.owner:
+            raise RefusedError("the head is not by the segment's owner")
+        await self._store.put_head(body.segment_id, body.genesis, body.head)
+        return records.Done(), ()
+
+    async def _heads(self, request: Request) -> Answer:
+        body = records.HeadQuery.decode(request.body)
+        genesis, heads = await self._store.heads(body.dataset_id)
+        return records.HeadReply(genesis, tuple(heads)), ()
+
+    # --- the rest ----------------------------------------------------------------------------------
+
+    async def _announce(self, request: Request) -> Answer:
+        body = records.AnnounceNow.decode(request.body)
+        held = [await self._held(segment_id) for segment_id in body.segment_ids]
+        keepers = await self._server.neighbours.announce_asked(held)
+        return records.Announced(min(keepers, 255)), ()
+
+    async def _status(self, request: Request) -> Answer:
+        records.NodeStatusQuery.decode(request.body)
+        usage = self._store.usage()
+        reply: Record = records.NodeStatusReply(
+            usage.quota, usage.used, usage.shards, __version__, self._server.since
+        )
+        return reply, ()
