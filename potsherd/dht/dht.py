@@ -1,0 +1,221 @@
+"""The DHT of one node, as the node uses it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from potsherd.dht.addresses import Contact
+from potsherd.dht.config import DhtConfig
+from potsherd.dht.engine import Engine
+from potsherd.dht.exchange import Answer
+from potsherd.dht.maintenance import Maintenance, OwnPresence
+from potsherd.dht.membrane import Membrane
+from potsherd.dht.pool import query_pool
+from potsherd.dht.publisher import Publisher
+from potsherd.dht.records import Announcement, Presence
+from potsherd.dht.routing import ID_BITS, number
+from potsherd.dht.statistics import DhtStatistics
+from potsherd.dht.wire import Kind, Ping
+from potsherd.errors import (
+    MembershipError,
+    PotsherdError,
+    RefusedError,
+    UnreachableError,
+    UsageError,
+)
+from potsherd.ports import Address, Datagrams, Env
+
+__all__ = ["Dht"]
+
+_NO_ID = bytes(20)
+"""Stands for an id that is not known yet; a claim that is never believed."""
+
+
+class Dht:
+    """Joins, finds, announces. A node with a client's credential only finds.
+
+    All methods belong to the event loop on which `start` was called.
+    """
+
+    def __init__(
+        self, env: Env, datagrams: Datagrams, membrane: Membrane, config: DhtConfig | None = None
+    ) -> None:
+        """`datagrams` is the Dht's from now on: it alone receives from it, and closes it."""
+        self._engine = Engine(env, datagrams, membrane, config or DhtConfig())
+        self._publisher = Publisher(self._engine)
+        self._maintenance = Maintenance(self._engine, self._publisher)
+
+    async def start(self, bootstrap: Sequence[tuple[bytes, Address]]) -> None:
+        """Join through nodes known by (node key, address); with an empty list be the first.
+
+        Raises UnreachableError when none of a non-empty list answers, MembershipError when they
+        answer but do not admit us, or when our own chain is not valid.
+        """
+        try:
+            self._engine.start()
+            await self._join(bootstrap)
+        except BaseException:
+            await self._engine.close()
+            raise
+        self._maintenance.start()
+
+    async def close(self) -> None:
+        """End all that is under way and free the socket; records kept for others are gone."""
+        await self._maintenance.close()
+        await self._engine.close()
+
+    async def ping(self, key: bytes, address: Address) -> float:
+        """Round trip in seconds. Raises PeerError when the node is silent."""
+        answer = await self._greet(key, address)
+        return answer.rtt_s
+
+    async def find_nodes(self, target: bytes) -> list[Contact]:
+        """Up to 20 live, verified nodes nearest to `target`, nearest first, without ourselves."""
+        _check_id(target)
+        return [candidate.contact for candidate in (await self._engine.look_up(target)).nearest()]
+
+    async def announce(self, announcements: Sequence[Announcement]) -> int:
+        """Sign with the node key and store each at the 20 nearest nodes of its key.
+
+        Returns the least number of keepers reached (0 for none at all; ourselves count when we are
+        among the nearest). They are stored again from time to time until they expire; making new
+        ones before that is the caller's part. Raises UsageError for another node's announcement,
+        RefusedError for a client's.
+        """
+        membrane = self._engine.membrane
+        for record in announcements:
+            if (record.node_key, record.node_id) != (membrane.my_key, membrane.my_id):
+                raise UsageError("a node announces only what it holds itself")
+        self._check_donor()
+        outcomes = await self._maintenance.announce(announcements)
+        return min((outcome.keepers for outcome in outcomes), default=0)
+
+    async def find_announcements(self, key: bytes, *, want: int = 8) -> list[Announcement]:
+        """Verified announcements under `key`; asks on until `want` distinct ones are found.
+
+        More may come than wanted. The signature is verified here, the announcer's membership by the
+        keepers and again when the node is dialled.
+        """
+        _check_id(key)
+        search = await self._engine.look_up(key, kind=Kind.ANNOUNCEMENTS, want=want)
+        return [r for r in search.records.values() if isinstance(r, Announcement)]
+
+    async def publish_presence(
+        self,
+        *,
+        address: Address | None,
+        operator: str,
+        site: str,
+        free_class: int,
+        relay: bytes | None = None,
+    ) -> int:
+        """Store the own presence now and periodically from now on; the number of keepers reached.
+
+        Raises MembershipError when most keepers know another key in this place of the network,
+        MalformedError for texts over 64 bytes or a free class over 63, RefusedError for a client.
+        """
+        self._check_donor()
+        own = OwnPresence(address, relay, operator, site, free_class)
+        reached = await self._maintenance.publish_presence(own)
+        if reached.taken > reached.keepers:
+            raise MembershipError(
+                "another node uses this place of the invitation already",
+                remedy="Join with an invitation of its own.",
+            )
+        return reached.keepers
+
+    async def find_presence(self, dht_id: bytes) -> Presence | None:
+        """The verified presence under a DHT id; None when no keeper has one."""
+        _check_id(dht_id)
+        search = await self._engine.look_up(dht_id, kind=Kind.PRESENCE, want=1)
+        found = [r for r in search.records.values() if isinstance(r, Presence)]
+        return max(found, key=lambda presence: presence.issued, default=None)
+
+    async def pool(self, target: bytes, count: int) -> list[Presence]:
+        """The `count` donors nearest to `target`, verified, one of each, nearest first."""
+        _check_id(target)
+        return await query_pool(self._engine, target, count)
+
+    def contacts(self) -> list[Contact]:
+        """The routing table's contacts that answer, nearest to ourselves first."""
+        return self._engine.table.contacts()
+
+    def peer_cache(self) -> list[tuple[bytes, Address]]:
+        """(node key, address) of contacts, the longest known first: for `start` next time."""
+        return [(n.contact.key, n.contact.address) for n in self._engine.table.elders()]
+
+    def statistics(self) -> DhtStatistics:
+        """A snapshot of the counters."""
+        engine, counters = self._engine, self._engine.counters
+        return DhtStatistics(
+            datagrams_in=counters.datagrams_in,
+            datagrams_out=counters.datagrams_out,
+            dropped=tuple(sorted(counters.dropped.items())),
+            requests=counters.requests,
+            retransmissions=counters.retransmissions,
+            rpc_timeouts=counters.timeouts,
+            lookups=counters.lookups,
+            lookup_asks=counters.lookup_asks,
+            lookup_hops=counters.lookup_hops,
+            rivals=counters.rivals,
+            table_size=len(engine.table),
+            sessions=engine.exchange.session_count,
+            announcements=len(engine.keeper.announcements),
+            presences=len(engine.keeper.presences),
+        )
+
+    # Details
+
+    def _check_donor(self) -> None:
+        if self._engine.role != "donor":
+            raise RefusedError("a client stores no records in the DHT")
+
+    async def _greet(self, key: bytes, address: Address) -> Answer:
+        if len(key) != 32:
+            raise UsageError("a node key has 32 bytes")
+        return await self._engine.ask(Contact(_NO_ID, key, address), Ping())
+
+    async def _join(self, bootstrap: Sequence[tuple[bytes, Address]]) -> None:
+        own_key = self._engine.membrane.my_key
+        others = [(key, address) for key, address in bootstrap if key != own_key]
+        if not others:
+            return
+        outcomes = await asyncio.gather(
+            *(self._greet(key, address) for key, address in others), return_exceptions=True
+        )
+        _judge_greetings(outcomes)
+        await self._look_around()
+
+    async def _look_around(self) -> None:
+        """Get to know the own neighbourhood, then parts of the id space that are far from it."""
+        engine, own = self._engine, number(self._engine.membrane.my_id)
+        if engine.role == "client":
+            await engine.look_up(engine.membrane.my_id, width=engine.config.client_width)
+            return
+        await engine.look_up(engine.membrane.my_id)
+        for bit in range(engine.config.join_lookups):
+            if len(engine.table) < engine.config.keepers:
+                return  # everybody is known already
+            far = own ^ (1 << (ID_BITS - 1 - bit)) ^ engine.env.rng.getrandbits(ID_BITS - 1 - bit)
+            await engine.look_up(far.to_bytes(ID_BITS // 8, "big"))
+
+
+def _judge_greetings(outcomes: Sequence[Answer | BaseException]) -> None:
+    """Raises when nobody answered."""
+    if any(isinstance(outcome, Answer) for outcome in outcomes):
+        return
+    for outcome in outcomes:
+        if not isinstance(outcome, (Answer, PotsherdError)):
+            raise outcome
+        if isinstance(outcome, MembershipError):
+            raise outcome
+    raise UnreachableError(
+        "none of the known nodes of this network answers",
+        remedy="Check the connection, or ask for a newer network file.",
+    )
+
+
+def _check_id(dht_id: bytes) -> None:
+    if len(dht_id) != 20:
+        raise UsageError("a DHT id or key has 20 bytes")

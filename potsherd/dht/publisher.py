@@ -1,0 +1,158 @@
+"""Stores records at the nodes nearest to their keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from potsherd.dht.addresses import Contact
+from potsherd.dht.engine import Engine
+from potsherd.dht.routing import number
+from potsherd.dht.wire import BODY_MAX, RECORDS_PER_STORE, Kind, Store, StoreCode, Stored
+from potsherd.errors import PotsherdError
+
+__all__ = ["Item", "Publisher", "Reached", "batches"]
+
+_STORE_FIXED = 32
+"""Bytes of a Store without chain and records."""
+
+
+class Item(NamedTuple):
+    """One signed record and its key."""
+
+    key: bytes
+    data: bytes
+
+
+@dataclass
+class Reached:
+    """What became of one record."""
+
+    keepers: int = 0
+    """Nodes that keep it now."""
+    taken: int = 0
+    """Nodes that keep another key's record in this place."""
+
+
+@dataclass
+class _Plan:
+    """Who gets what."""
+
+    tokens: dict[Contact, bytes] = field(default_factory=dict)
+    items: dict[Contact, list[int]] = field(default_factory=dict)
+    at_home: list[int] = field(default_factory=list)
+
+
+class Publisher:
+    """Stores own records; one for each node."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._slots = asyncio.Semaphore(engine.config.stores_parallel)
+
+    async def store(self, kind: Kind, items: Sequence[Item]) -> list[Reached]:
+        """Store each item at the nearest nodes of its key, in batches; outcomes in the items' order."""
+        order = sorted(range(len(items)), key=lambda i: items[i].key)
+        outcomes = [Reached() for _ in items]
+        size = self._engine.config.announce_batch
+        for start in range(0, len(order), size):
+            await self._store_batch(kind, items, order[start : start + size], outcomes)
+        return outcomes
+
+    async def _store_batch(
+        self, kind: Kind, items: Sequence[Item], chosen: list[int], outcomes: list[Reached]
+    ) -> None:
+        keys = list(dict.fromkeys(items[i].key for i in chosen))
+        searches = await asyncio.gather(*(self._engine.look_up(key) for key in keys))
+        places: dict[bytes, list[int]] = {key: [] for key in keys}
+        for i in chosen:
+            places[items[i].key].append(i)
+        plan = _Plan()
+        for key, search in zip(keys, searches, strict=True):
+            self._assign(plan, key, search.nearest_with_tokens(), places[key])
+        for i in plan.at_home:
+            _count(outcomes[i], self._keep_at_home(kind, items[i].data))
+        await asyncio.gather(
+            *(
+                self._send(kind, contact, plan.tokens[contact], items, mine, outcomes)
+                for contact, mine in plan.items.items()
+            )
+        )
+
+    def _assign(
+        self, plan: _Plan, key: bytes, nearest: Sequence[tuple[Contact, bytes]], mine: list[int]
+    ) -> None:
+        """The nearest `keepers` keep it, ourselves among them when we are a donor that near."""
+        keepers = self._engine.config.keepers
+        if self._engine.role == "donor":
+            own = number(self._engine.membrane.my_id) ^ number(key)
+            nearer = sum(number(c.dht_id) ^ number(key) < own for c, _ in nearest)
+            if nearer < keepers:
+                plan.at_home += mine
+                keepers -= 1
+        for contact, token in nearest[:keepers]:
+            plan.tokens[contact] = token
+            plan.items.setdefault(contact, []).extend(mine)
+
+    def _keep_at_home(self, kind: Kind, data: bytes) -> StoreCode:
+        engine = self._engine
+        try:
+            if kind is Kind.PRESENCE:
+                return engine.keeper.keep_presence(data, None, engine.env.utc())
+            chain = engine.membrane.my_chain
+            return engine.keeper.keep_announcement(data, chain, None, engine.env.utc())
+        except PotsherdError:
+            return StoreCode.REFUSED
+
+    async def _send(
+        self,
+        kind: Kind,
+        contact: Contact,
+        token: bytes,
+        items: Sequence[Item],
+        mine: list[int],
+        outcomes: list[Reached],
+    ) -> None:
+        async with self._slots:
+            for batch in batches([items[i].data for i in mine], 0):
+                codes = await self.store_at(contact, kind, token, None, [d for _, d in batch])
+                for (place, _), code in zip(batch, codes, strict=False):
+                    _count(outcomes[mine[place]], code)
+
+    async def store_at(
+        self,
+        contact: Contact,
+        kind: Kind,
+        token: bytes,
+        chain: bytes | None,
+        records: Sequence[bytes],
+    ) -> Sequence[int]:
+        """One Store; the codes of the answer, none when there was no answer."""
+        try:
+            answer = await self._engine.ask(contact, Store(token, int(kind), chain, tuple(records)))
+        except PotsherdError:
+            return ()
+        return answer.message.codes if isinstance(answer.message, Stored) else ()
+
+
+def batches(records: Sequence[bytes], chain_size: int) -> list[list[tuple[int, bytes]]]:
+    """(place, record) in groups that fit one datagram each."""
+    result: list[list[tuple[int, bytes]]] = []
+    room = 0
+    for place, data in enumerate(records):
+        size = len(data) + 3
+        if not result or room < size or len(result[-1]) >= RECORDS_PER_STORE:
+            result.append([])
+            room = BODY_MAX - _STORE_FIXED - chain_size
+        result[-1].append((place, data))
+        room -= size
+    return result
+
+
+def _count(outcome: Reached, code: int) -> None:
+    if code in (StoreCode.STORED, StoreCode.OLDER):
+        outcome.keepers += 1
+    elif code == StoreCode.TAKEN:
+        outcome.taken += 1
