@@ -17,7 +17,16 @@ from typing import Any
 from potsherd.cli import units
 from potsherd.errors import UsageError
 
-__all__ = ["ENVIRONMENT_OTHER", "SETTINGS", "Config", "Setting", "Value", "template"]
+__all__ = [
+    "ENVIRONMENT_OTHER",
+    "SETTINGS",
+    "Config",
+    "Setting",
+    "Value",
+    "read_file",
+    "template",
+    "unknown_variables",
+]
 
 FILE_BYTES_MAX = 64 * 1024
 """Bytes of a configuration file; a longer one is refused unread."""
@@ -89,14 +98,6 @@ SETTINGS: tuple[Setting, ...] = (
         "Pieces that are stored; unless set, by network size.",
     ),
     Setting(
-        "node.network",
-        "node",
-        _text,
-        None,
-        '"mylab"',
-        "Which network the node serves, if there are several.",
-    ),
-    Setting(
         "node.quota", "node", _size, 10 * 10**9, '"50GB"', "Disk that is given, everything counted."
     ),
     Setting(
@@ -144,7 +145,12 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + key, raw
 
 
-def _unknown(key: str, where: str, known: list[str]) -> UsageError:
+def _unknown(key: str, where: str, home: str, known: list[str]) -> UsageError:
+    if key in _BY_KEY:
+        return UsageError(
+            f"{where}: {key} does not belong here",
+            remedy=f"It belongs into the config.toml of the {_BY_KEY[key].home} home, not the {home} home.",
+        )
     near = difflib.get_close_matches(key, known, n=1)
     return UsageError(
         f"{where}: there is no setting {key!r}",
@@ -169,7 +175,7 @@ def read_file(path: Path, home: str) -> dict[str, Any]:
     known = [setting.key for setting in SETTINGS if setting.home == home]
     for key in values:
         if key not in known:
-            raise _unknown(key, str(path), known)
+            raise _unknown(key, str(path), home, known)
     return values
 
 

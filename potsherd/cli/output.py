@@ -7,16 +7,15 @@ JSON carries them exactly, with bytes that are no UTF-8 as lone surrogates.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum
-from pathlib import PurePath
 from typing import Any, Protocol
 
-__all__ = ["Output", "Progress", "plain", "printable"]
+from potsherd.service.jsonable import jsonable
+
+__all__ = ["Output", "Progress", "printable"]
 
 
 class Progress(Protocol):
@@ -35,34 +34,17 @@ def printable(text: str | bytes) -> str:
     )
 
 
-def plain(value: Any) -> Any:
-    """A report as JSON material: dataclasses by field, bytes in hex, tuples as lists."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value).hex()
-    if isinstance(value, dict):
-        return {str(plain(key)): plain(item) for key, item in value.items()}
-    if isinstance(value, Enum):
-        return value.name.lower()
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return [plain(item) for item in value]
-    return value
-
-
 class Output:
     """Where one command's results go."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
 
-    def show(self, type_: str, text: str | None, **fields: Any) -> None:
+    def show(self, type_: str, text: str | None, /, **fields: Any) -> None:
         """One result: its JSON object, or its text; a text of None means that people need not see it."""
         if self.as_json:
             sys.stdout.write(
-                json.dumps({"type": type_, **{k: plain(v) for k, v in fields.items()}}) + "\n"
+                json.dumps({"type": type_, **{k: jsonable(v) for k, v in fields.items()}}) + "\n"
             )
             sys.stdout.flush()
         elif text is not None:
@@ -92,6 +74,21 @@ class Output:
         encoding = stream.encoding or "utf-8"
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         stream.flush()
+
+    @contextmanager
+    def counter(self, title: str, total: int) -> Iterator[Progress]:
+        """Like `progress`, of things instead of bytes."""
+        if self.as_json or not sys.stderr.isatty():
+            yield _silent
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as Bars
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+            task = bars.add_task(title, total=total)
+            yield lambda done, total, text="": bars.update(task, completed=done, total=total)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:

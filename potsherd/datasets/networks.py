@@ -3,6 +3,7 @@
     networks/NAME/invitation   the invitation (secret), or `network` for an open network (public)
     networks/NAME/config       a newer signed configuration than the invitation's, once one was seen
     networks/NAME/key          the network's own key (secret), with who made the network only
+    networks/NAME/issued       invitations issued here, one JSON object a line, so that no serial is used twice
     networks/NAME/peers        nodes that answered lately: the peer cache
 
 `potsherd lab up` writes such a folder too, so that a lab is a network like any other.
@@ -11,35 +12,39 @@
 from __future__ import annotations
 
 import difflib
-import ipaddress
+import fcntl
 import json
+import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
-from potsherd.crypto.invitations import InvitationFile, decode_network, encode_network
+from potsherd.crypto.invitations import InvitationFile, decode_network, encode_network, invite
 from potsherd.crypto.membership import (
     NetworkConfig,
     certify_open_client,
+    create_network,
     open_config,
     update_config,
     verify_chain,
 )
 from potsherd.crypto.signing import SigningKey
-from potsherd.datasets.small_files import private_folder, read_json, read_small, write_private
+from potsherd.datasets.peer_cache import PeerCache
+from potsherd.datasets.small_files import private_folder, read_small, write_private
 from potsherd.errors import MalformedError, NotFoundError, RefusedError, UsageError
 from potsherd.ports import Address, Env, Identity
 
 __all__ = ["ClientAccess", "Network", "Networks"]
 
-PEERS_MAX = 64
-"""Entries of a peer cache; what comes after is left out."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What may name a network here: also a folder on every system."""
 
-_INVITATION, _NETWORK, _CONFIG, _KEY, _PEERS = "invitation", "network", "config", "key", "peers"
+_INVITATION, _NETWORK, _CONFIG, _KEY = "invitation", "network", "config", "key"
+_ISSUED, _PEERS = "issued", "peers"
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class ClientAccess:
     chain: bytes
     identity: Identity
     bootstrap: tuple[tuple[bytes, Address], ...]
+    """Nodes that answered lately; the session adds the configuration's."""
 
 
 class Network:
@@ -100,6 +106,50 @@ class Network:
         except ValueError:
             raise MalformedError(f"{self.folder / _KEY} is damaged") from None
 
+    def is_maker(self) -> bool:
+        """Whether the network's own key is here."""
+        return (self.folder / _KEY).exists()
+
+    def invite(
+        self, env: Env, operator: str, nodes: int, *, join_by: int | None, until: int | None
+    ) -> InvitationFile:
+        """Issue an invitation with the next serial, which is on disk before the invitation exists."""
+        key = self.key()
+        with self._issued() as file:
+            file.seek(0)
+            serial = len(file.readlines())
+            made = invite(
+                key,
+                self.config_bytes,
+                env.rng.randbytes(32),
+                serial,
+                operator,
+                nodes,
+                join_by,
+                until,
+            )
+            entry = {"serial": serial, "operator": operator, "nodes": nodes, "date": int(env.utc())}
+            file.write(json.dumps(entry | {"join_by": join_by, "until": until}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return made
+
+    @contextmanager
+    def _issued(self) -> Iterator[TextIO]:
+        with (self.folder / _ISSUED).open("a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+
+    def issued(self) -> list[dict[str, Any]]:
+        """What `invite` has written down: serial, operator, nodes, date, join_by, until."""
+        try:
+            lines = read_small(self.folder / _ISSUED).decode().splitlines()
+            return [json.loads(line) for line in lines]
+        except NotFoundError:
+            return []
+        except ValueError:
+            raise MalformedError(f"{self.folder / _ISSUED} is damaged") from None
+
     def as_text(self) -> str:
         """What a recovery file keeps to join again: the invitation, or an open network's configuration."""
         return self.invitation.encode() if self.invitation else encode_network(self.config_bytes)
@@ -113,42 +163,12 @@ class Network:
         else:
             chain = certify_open_client(key, self.config, env.utc())
         identity = Identity(seed, key.verify_key, self.config.network_id)
-        return ClientAccess(self.config, chain, identity, tuple(self.bootstrap()))
+        return ClientAccess(self.config, chain, identity, tuple(self.peers.load()))
 
-    def bootstrap(self) -> list[tuple[bytes, Address]]:
-        """Nodes to ask first: those that answered lately, then those of the configuration."""
-        known = dict(self.peers())
-        for key, host, port in self.config.bootstrap:
-            if key not in known and _is_literal(host):
-                known[key] = Address(host, port)
-        return list(known.items())
-
-    def peers(self) -> list[tuple[bytes, Address]]:
-        """The peer cache; a missing or damaged one is empty, because it only saves time."""
-        try:
-            entries = read_json(self.folder / _PEERS)["peers"]
-            return [
-                (bytes.fromhex(e["key"]), Address(str(e["host"]), int(e["port"])))
-                for e in entries[:PEERS_MAX]
-                if _is_literal(e["host"]) and len(e["key"]) == 64
-            ]
-        except (NotFoundError, MalformedError, KeyError, TypeError, ValueError):
-            return []
-
-    def save_peers(self, peers: Sequence[tuple[bytes, Address]]) -> None:
-        """Replace the peer cache; an empty list leaves it as it is."""
-        if not peers:
-            return
-        entries = [{"key": k.hex(), "host": a.host, "port": a.port} for k, a in peers[:PEERS_MAX]]
-        write_private(self.folder / _PEERS, json.dumps({"version": 1, "peers": entries}).encode())
-
-
-def _is_literal(host: object) -> bool:
-    try:
-        ipaddress.ip_address(str(host))
-    except ValueError:
-        return False
-    return True
+    @property
+    def peers(self) -> PeerCache:
+        """Nodes that answered lately."""
+        return PeerCache(self.folder / _PEERS)
 
 
 class Networks:
@@ -225,6 +245,35 @@ class Networks:
             write_private(folder / _KEY, key.seed.hex().encode() + b"\n")
         write_private(folder / kind, text.encode())
         return Network(folder)
+
+    def create(
+        self,
+        env: Env,
+        name: str,
+        bootstrap: Sequence[tuple[bytes, Address]],
+        *,
+        is_open: bool,
+        operator: str = "",
+        nodes: int = 1,
+    ) -> Network:
+        """Make a network and keep its key here; the maker's own invitation, serial 0, has `nodes` nodes.
+
+        Raises UsageError when the name is taken here or a bootstrap address has no port.
+        """
+        if name in self.names():
+            raise UsageError(f"a network {name!r} is known here already")
+        if any(address.port == 0 for _, address in bootstrap):
+            raise UsageError("the address of a bootstrap node needs its port")
+        triples = tuple((key, address.host, address.port) for key, address in bootstrap)
+        key, config = create_network(name, env.rng.randbytes(32), triples, is_open)
+        if is_open:
+            return self.add(encode_network(config), key=key)
+        seed = env.rng.randbytes(32)
+        network = self.add(invite(key, config, seed, 0, operator, nodes).encode(), key=key)
+        entry = {"serial": 0, "operator": operator, "nodes": nodes, "date": int(env.utc())}
+        with network._issued() as file:
+            file.write(json.dumps(entry | {"join_by": None, "until": None}) + "\n")
+        return network
 
     def _same_network(self, name: str, config: NetworkConfig) -> None:
         if name not in self.names():

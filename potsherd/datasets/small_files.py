@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from potsherd.errors import MalformedError, NotFoundError, StorageError
+from potsherd.errors import MalformedError, NotFoundError, StorageError, UsageError
 
-__all__ = ["private_folder", "read_json", "read_small", "write_private"]
+__all__ = ["private_folder", "read_json", "read_small", "write_new", "write_private"]
 
 SMALL_FILE_BYTES_MAX = 4 * 2**20
 
@@ -38,6 +38,20 @@ def write_private(path: Path, data: bytes) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Make a secret file (0600) where the user wants it. Raises UsageError when there is one already."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        raise UsageError(f"{path} is there already", remedy="Choose another place.") from None
+    except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from None
 
 

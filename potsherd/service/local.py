@@ -46,8 +46,9 @@ class Running:
 
     process: Process
     socket: str
-    address: str
-    """Host and port where it listens; the port is the real one when 0 was asked for."""
+    host: str
+    port: int
+    """Where it listens; the port is the real one when 0 was asked for."""
     key: str
     """Node key in hex."""
 
@@ -59,10 +60,11 @@ def running(home: Path) -> Running | None:
         found = Running(
             process=Process(**state["process"]),
             socket=str(state["socket"]),
-            address=str(state["address"]),
+            host=str(state["host"]),
+            port=int(state["port"]),
             key=str(state["key"]),
         )
-    except (NotFoundError, MalformedError, KeyError, TypeError):
+    except (NotFoundError, MalformedError, KeyError, TypeError, ValueError):
         return None
     return found if found.process.alive() else None
 
@@ -103,11 +105,11 @@ class LocalServer:
     """Serves the local API while a node runs; `async with` it."""
 
     def __init__(
-        self, home: Path, methods: Mapping[str, Handler], *, address: str, key: str
+        self, home: Path, methods: Mapping[str, Handler], *, host: str, port: int, key: str
     ) -> None:
         self._folder = home / RUN_FOLDER
         self._methods = dict(methods)
-        self._address = address
+        self._address = (host, port)
         self._key = key
         self._busy = asyncio.Semaphore(CONNECTIONS_MAX)
         self._elsewhere: Path | None = None
@@ -119,7 +121,7 @@ class LocalServer:
         path = self._socket_path()
         path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._serve, path, limit=REQUEST_BYTES_MAX)
-        state = Running(Process.current(), str(path), self._address, self._key)
+        state = Running(Process.current(), str(path), *self._address, self._key)
         write_private(self._folder / STATE_FILE, json.dumps(asdict(state)).encode())
         return self
 

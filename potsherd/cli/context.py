@@ -1,0 +1,83 @@
+"""What every command starts from: its homes, its settings, its output, and the real `Env`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from potsherd.cli.output import Output
+
+if TYPE_CHECKING:
+    from potsherd.cli.config import Config
+    from potsherd.datasets.home import Home
+    from potsherd.datasets.networks import Network
+    from potsherd.ports import Env
+    from potsherd.service.nodehome import NodeHome
+
+__all__ = ["Command", "JsonFlag", "NetworkName", "begin", "real", "run"]
+
+T = TypeVar("T")
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+NetworkName = Annotated[
+    str | None,
+    typer.Option(
+        "--network", metavar="NAME", help="The network, by its name here; see network list."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One call of one verb."""
+
+    home: Home
+    node_home: NodeHome
+    config: Config
+    output: Output
+    environment: Mapping[str, str]
+
+    def network(self) -> Network:
+        """The network that was chosen, or the only one."""
+        return self.home.networks.choose(self.config["network"])
+
+
+def begin(as_json: bool, **flags: Any) -> Command:
+    """Resolve homes and settings; `flags` are settings given as options, `.` written as `__`."""
+    from potsherd.cli.config import Config
+    from potsherd.datasets.home import Home
+    from potsherd.service.nodehome import NodeHome
+
+    # What rooms below log is for services; a command says what matters by its errors.
+    logging.getLogger("potsherd").addHandler(logging.NullHandler())
+    home = Home.find(os.environ)
+    files = {"person": home.config_path, "node": home.node_folder / "config.toml"}
+    given = {key.replace("__", "."): value for key, value in flags.items()}
+    config = Config(files, os.environ, given)
+    return Command(home, NodeHome(home.node_folder), config, Output(as_json=as_json), os.environ)
+
+
+def real(folder: Path) -> Env:
+    """The `Env` of clocks, sockets, threads and the disk at `folder`."""
+    from potsherd.datasets.small_files import private_folder
+    from potsherd.node.real.env import real_env
+
+    return real_env(private_folder(folder))
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run to the end on a loop of its own; uvloop's when the extra [fast] is installed."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with suppress(ImportError):
+        factory = importlib.import_module("uvloop").new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)

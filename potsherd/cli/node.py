@@ -1,0 +1,116 @@
+"""`node run | status`."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from potsherd.cli.context import Command, JsonFlag, begin, real, run
+from potsherd.cli.network import parse_bootstrap
+
+if TYPE_CHECKING:
+    from potsherd.node.node import Node
+    from potsherd.node.settings import NodeSettings
+
+__all__ = ["register"]
+
+JOIN_RETRY_S = 2.0
+"""Seconds until joining is tried again at first: nodes of a lab or a rack start at the same time."""
+
+app = typer.Typer(help="The node on this machine.", no_args_is_help=True)
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    parent.add_typer(app, name="node")
+
+
+@app.command("run")
+def run_(
+    quota: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Disk to give, everything counted: 50GB.")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where to listen, UDP and TCP.")
+    ] = None,
+    advertise: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Address that others are told, if another."),
+    ] = None,
+    site: Annotated[str | None, typer.Option(help="Where the machine stands.")] = None,
+    bootstrap: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY@HOST:PORT", help="A node to join by, besides those known."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run the node in the foreground until SIGTERM or Ctrl-C."""
+    from potsherd.service.daemon import serve
+
+    command = begin(
+        as_json, node__quota=quota, node__listen=listen, node__advertise=advertise, node__site=site
+    )
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    env = real(command.node_home.folder)
+    settings = _settings(command, bootstrap or [])
+    number = run(serve(command.node_home, env, settings, ready=lambda node: _ready(command, node)))
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+
+
+def _settings(command: Command, bootstrap: list[str]) -> NodeSettings:
+    from potsherd.cli.units import parse_address
+    from potsherd.node.settings import NodeSettings
+
+    config = command.config
+    advertise = config["node.advertise"]
+    return NodeSettings(
+        quota_bytes=config["node.quota"],
+        listen=parse_address(config["node.listen"]),
+        public_address=None if advertise is None else parse_address(advertise),
+        site=config["node.site"],
+        bootstrap=tuple(parse_bootstrap(text) for text in bootstrap),
+        join_retry_s=JOIN_RETRY_S,
+    )
+
+
+def _ready(command: Command, node: Node) -> None:
+    from potsherd.cli.units import format_address
+
+    address = format_address(node.listening)
+    key = node.identity.key.hex()
+    command.output.show("node", f"node {key} listens on {address}", key=key, address=address)
+
+
+@app.command()
+def status(as_json: JsonFlag = False) -> None:
+    """What the running node says: joined or not, space, peers. Exit 4 when none runs."""
+    from potsherd.service.local import call
+
+    command = begin(as_json)
+    state = run(call(command.node_home.folder, "status"))
+    command.output.show("node_status", _as_text(state), **state)
+
+
+def _as_text(state: dict[str, Any]) -> str:
+    width = max(map(len, state), default=0)
+    return "\n".join(
+        f"{key.replace('_', ' '):{width}}  {_value(key, v)}" for key, v in state.items()
+    )
+
+
+def _value(key: str, value: Any) -> str:
+    from potsherd.cli.units import format_size
+
+    if isinstance(value, dict):
+        return ", ".join(f"{inner} {_value(inner, item)}" for inner, item in value.items())
+    if (
+        isinstance(value, int)
+        and not isinstance(value, bool)
+        and key.endswith(("bytes", "quota", "used", "free", "staged"))
+    ):
+        return format_size(value)
+    return str(value)

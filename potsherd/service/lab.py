@@ -1,0 +1,326 @@
+"""The lab: a local network of real node processes on loopback, to try things out and to test with.
+
+Under POTSHERD_HOME: `lab/lab.json` says which nodes there are, `lab/nodeNN/` is the home of one node process
+with its log, and the person home gets a network `lab`, so that data verbs find it like any other network.
+
+A lab outlives the command that started it.  Processes are known by number and starting time, so a state file from
+before a reboot never makes us kill a stranger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from potsherd.datasets.home import HOME_VARIABLE, Home
+from potsherd.datasets.networks import Network
+from potsherd.datasets.small_files import private_folder, read_json, write_private
+from potsherd.errors import (
+    MalformedError,
+    NotFoundError,
+    PeerError,
+    PotsherdError,
+    RefusedError,
+    UsageError,
+)
+from potsherd.node.session import Session
+from potsherd.ports import Address, Env
+from potsherd.service.local import call, running
+from potsherd.service.nodehome import NodeHome
+from potsherd.service.processes import Process
+
+__all__ = ["NETWORK_NAME", "NODES_MAX", "Lab", "LabNode"]
+
+NETWORK_NAME = "lab"
+NODES_MAX = 200
+"""Nodes of a lab: each is a Python process of some 60 MB."""
+START_TIMEOUT_S = 90.0
+"""Seconds until all nodes must have joined."""
+POLL_S = 0.2
+STOP_TIMEOUT_S = 10.0
+"""Seconds for an orderly stop before SIGKILL."""
+HOST = "127.0.0.1"
+_NOBODY = Process(0, "")
+
+
+@dataclass(frozen=True)
+class LabNode:
+    """One node of the lab."""
+
+    index: int
+    """1 … N, as the command line counts."""
+    port: int
+    key: str
+    """Node key in hex."""
+    process: Process
+
+    @property
+    def address(self) -> Address:
+        """UDP and TCP."""
+        return Address(HOST, self.port)
+
+
+class Lab:
+    """The lab of one POTSHERD_HOME."""
+
+    def __init__(self, home: Home) -> None:
+        """Reads nothing yet."""
+        self._home = home
+        self.folder = home.lab_folder
+        # Popen objects must not be collected while their process runs.
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def nodes(self) -> list[LabNode]:
+        """As the state file has them. Raises NotFoundError without a lab."""
+        try:
+            state = read_json(self.folder / "lab.json")
+            return [
+                LabNode(int(n["index"]), int(n["port"]), str(n["key"]), Process(**n["process"]))
+                for n in state["nodes"]
+            ]
+        except NotFoundError:
+            raise NotFoundError(
+                "no lab is up here", remedy="Start one with: potsherd lab up"
+            ) from None
+        except (KeyError, TypeError, ValueError):
+            raise MalformedError(
+                f"{self.folder / 'lab.json'} is damaged", remedy="Clear it with: potsherd lab down"
+            ) from None
+
+    def exists(self) -> bool:
+        """Whether there is anything of a lab, running or not."""
+        return (self.folder / "lab.json").exists()
+
+    async def up(self, env: Env, count: int, quota: int) -> AsyncIterator[int]:
+        """Make the lab and start its nodes; yields how many have joined so far, until all have.
+
+        Raises RefusedError when there is a lab, PeerError when a node does not come up; then nothing is left.
+        """
+        if not 1 <= count <= NODES_MAX:
+            raise UsageError(f"a lab has 1 to {NODES_MAX} nodes")
+        if self.exists():
+            raise RefusedError(
+                "a lab is here already",
+                remedy="Take it down first: potsherd lab down (its data goes)",
+            )
+        try:
+            network = self._make(env, count, quota)
+            # The first has nobody to ask and joins at once; the others join by it.
+            self.start([1])
+            async for _ in self.wait_joined([1]):
+                pass
+            self.start()
+            async for joined in self.wait_joined():
+                yield joined
+            await self._wait_seen(env, network, count)
+        except BaseException:
+            await self.down()
+            raise
+
+    def _make(self, env: Env, count: int, quota: int) -> Network:
+        """Homes with keys, network and credentials; no process yet."""
+        private_folder(self.folder)
+        ports = _free_ports(count)
+        homes = [NodeHome(self._node_folder(index) / "node") for index in range(1, count + 1)]
+        keys = [home.make_key(env.rng).verify_key for home in homes]
+        addresses = [Address(HOST, port) for port in ports]
+        network = self._make_network(env, list(zip(keys, addresses, strict=True)))
+        for number, (home, key) in enumerate(zip(homes, keys, strict=True)):
+            if network.invitation is None:
+                raise MalformedError("the lab's network has no invitation")
+            home.join(network.config_bytes, network.invitation.certify_node(key, number))
+            _write_settings(home.folder, ports[number], quota, site=f"lab-{number + 1}")
+        self._write(
+            LabNode(index, port, key.hex(), _NOBODY)
+            for index, (port, key) in enumerate(zip(ports, keys, strict=True), 1)
+        )
+        return network
+
+    def _make_network(self, env: Env, nodes: Sequence[tuple[bytes, Address]]) -> Network:
+        networks = self._home.networks
+        if NETWORK_NAME in networks.names():
+            if not (networks.folder / NETWORK_NAME / _MARK).exists():
+                raise RefusedError(
+                    f"a network of yours is called {NETWORK_NAME!r}",
+                    remedy="Use another POTSHERD_HOME for the lab.",
+                )
+            networks.remove(NETWORK_NAME)  # of a lab that was removed by hand
+        network = networks.create(
+            env, NETWORK_NAME, nodes[:1], is_open=False, operator="lab", nodes=len(nodes)
+        )
+        write_private(network.folder / _MARK, b"")
+        network.peers.save(nodes)  # so that clients find others when the first is dead
+        return network
+
+    def _node_folder(self, index: int) -> Path:
+        return self.folder / f"node{index:02}"
+
+    def _write(self, nodes: Iterable[LabNode]) -> None:
+        state = {"version": 1, "nodes": [asdict(node) for node in nodes]}
+        write_private(self.folder / "lab.json", json.dumps(state, indent=1).encode())
+
+    def start(self, indices: Sequence[int] = ()) -> list[int]:
+        """Start these nodes, or all that do not run; which ones were started."""
+        started = []
+        nodes = {node.index: node for node in self.nodes()}
+        for index in self._known(indices, nodes):
+            if nodes[index].process.alive():
+                continue
+            # One writing for each process: if we are killed now, `down` still knows all of them.
+            nodes[index] = replace(nodes[index], process=self._spawn(index))
+            self._write(nodes.values())
+            started.append(index)
+        return started
+
+    def _known(self, indices: Sequence[int], nodes: dict[int, LabNode]) -> list[int]:
+        for index in indices:
+            if index not in nodes:
+                raise NotFoundError(
+                    f"the lab has no node {index}", remedy=f"It has nodes 1 to {len(nodes)}."
+                )
+        return list(dict.fromkeys(indices)) or list(nodes)
+
+    def _spawn(self, index: int) -> Process:
+        folder = self._node_folder(index)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("POTSHERD_")}
+        environment[HOME_VARIABLE] = str(folder)
+        with (folder / "log").open("ab") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "potsherd", "node", "run"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C in the terminal is not for the nodes
+            )
+        self._children.append(child)
+        return Process.of(child.pid)
+
+    async def wait_joined(self, indices: Sequence[int] = ()) -> AsyncIterator[int]:
+        """Yields how many of these nodes, or of all, have joined, when that changes, until all have."""
+        last, wanted = -1, list(indices) or [node.index for node in self.nodes()]
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                while last < len(wanted):
+                    nodes = [node for node in self.nodes() if node.index in wanted]
+                    self._check_alive(nodes)
+                    states = await asyncio.gather(*(self.state(node) for node in nodes))
+                    joined = sum(state.get("joined", False) for state in states)
+                    if joined != last:
+                        yield (last := joined)
+                    else:
+                        await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise PeerError(
+                f"only {last} nodes joined within {START_TIMEOUT_S:.0f} s",
+                remedy=f"See what they say: {self.folder}/node*/log",
+            ) from None
+
+    async def _wait_seen(self, env: Env, network: Network, count: int) -> None:
+        """Until a client sees every node: their presences have been published."""
+        access = network.client(env)
+        async with (
+            asyncio.timeout(START_TIMEOUT_S),
+            await Session.open(
+                env, access.config, access.chain, access.identity, bootstrap=access.bootstrap
+            ) as session,
+        ):
+            while await session.network_size() < count:  # noqa: ASYNC110 (nobody signals it)
+                await asyncio.sleep(POLL_S)
+
+    def _check_alive(self, nodes: Sequence[LabNode]) -> None:
+        for child in self._children:
+            child.poll()
+        for node in nodes:
+            if node.process != _NOBODY and not node.process.alive():
+                raise PeerError(f"node {node.index} ended at once: {self._last_words(node.index)}")
+
+    def _last_words(self, index: int) -> str:
+        try:
+            lines = (self._node_folder(index) / "log").read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            lines = []
+        return " / ".join(lines[-2:]) or "it said nothing"
+
+    async def state(self, node: LabNode) -> dict[str, Any]:
+        """What the node says of itself, or nothing when it does not run or answer."""
+        try:
+            return await call(self._node_folder(node.index) / "node", "status")
+        except PotsherdError:
+            return {}
+
+    def kill(self, indices: Sequence[int]) -> list[int]:
+        """SIGKILL, like a power cut for the process; which ones were alive."""
+        nodes = {node.index: node for node in self.nodes()}
+        hit = [index for index in self._known(indices, nodes) if nodes[index].process.kill()]
+        for child in self._children:
+            child.poll()
+        return hit
+
+    async def down(self) -> int:
+        """Stop every node and remove the lab with its data and its network; how many were running."""
+        processes = self._processes()
+        alive = [process for process in processes if process.kill(signal.SIGTERM)]
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                while any(process.alive() for process in alive):
+                    for child in self._children:
+                        child.poll()
+                    await asyncio.sleep(POLL_S / 4)
+        except TimeoutError:
+            for process in alive:
+                process.kill()
+        for child in self._children:
+            child.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if (self._home.networks.folder / NETWORK_NAME / _MARK).exists():
+            self._home.networks.remove(NETWORK_NAME)
+        return len(alive)
+
+    def _processes(self) -> list[Process]:
+        """From the state file, and from what the nodes wrote themselves if that file is damaged."""
+        found = []
+        with suppress(NotFoundError, MalformedError):
+            found = [node.process for node in self.nodes()]
+        for folder in sorted(self.folder.glob("node*/node")):
+            node = running(folder)
+            if node is not None and node.process not in found:
+                found.append(node.process)
+        return found
+
+
+_MARK = "made-by-lab"
+"""In the network's folder: this network goes when the lab goes."""
+
+
+def _write_settings(folder: Path, port: int, quota: int, *, site: str) -> None:
+    text = f'[node]\nlisten = "{HOST}:{port}"\nquota = {quota}\nsite = "{site}"\n'
+    write_private(folder / "config.toml", text.encode())
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free for UDP and TCP; all are held until the last is found, so they differ."""
+    ports: list[int] = []
+    with ExitStack() as held:
+        while len(ports) < count:
+            tcp = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            udp = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            tcp.bind((HOST, 0))
+            port = tcp.getsockname()[1]
+            try:
+                udp.bind((HOST, port))
+            except OSError:
+                continue  # somebody has it for UDP
+            ports.append(port)
+    return ports
