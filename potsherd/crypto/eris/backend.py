@@ -1,12 +1,14 @@
 """What turns plaintext blocks into ciphertext blocks and back, many at a time.
 
 `PlainBackend` is always there and stays the reference: a faster one (potsherd.kernels) must give the
-same bytes for every batch. All buffers are whole numbers of blocks that lie one behind the other.
+same bytes for every batch, and is compared with it before its first use. All buffers are whole numbers
+of blocks that lie one behind the other.
 """
 
 from __future__ import annotations
 
-from hashlib import blake2b
+import functools
+from hashlib import blake2b, shake_128
 from typing import Protocol
 
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -14,7 +16,10 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 from potsherd.ports import Buffer
 
-__all__ = ["Backend", "PlainBackend", "default_backend"]
+__all__ = ["Backend", "LazyBackend", "PlainBackend", "default_backend", "self_check"]
+
+KERNEL_BYTES_MIN = 64 * 1024
+"""Smaller batches never cause a kernel to be loaded (60 MB and 0.1 s): a node that stores stays light."""
 
 _COUNTER_AND_NONCE = 16  # bytes that `cryptography` wants: 4 of block counter, 12 of nonce
 
@@ -117,6 +122,70 @@ def _encrypt(
 _PLAIN = PlainBackend()
 
 
+@functools.cache
+def _fastest() -> Backend:
+    from potsherd.kernels.choice import eris_kernel  # not before there is enough to do
+
+    return eris_kernel(self_check) or _PLAIN
+
+
+class LazyBackend:
+    """The compiled kernel, where there is one, for batches worth it; `PlainBackend` for the others."""
+
+    def encrypt_leaves(
+        self, plain: Buffer, block_size: int, secret: bytes
+    ) -> tuple[Buffer, Buffer]:
+        """See Backend."""
+        return _backend_for(plain).encrypt_leaves(plain, block_size, secret)
+
+    def encrypt_nodes(self, nodes: Buffer, block_size: int, level: int) -> tuple[Buffer, Buffer]:
+        """See Backend."""
+        return _backend_for(nodes).encrypt_nodes(nodes, block_size, level)
+
+    def decrypt(self, ciphertext: Buffer, keys: Buffer, block_size: int, level: int) -> Buffer:
+        """See Backend."""
+        return _backend_for(ciphertext).decrypt(ciphertext, keys, block_size, level)
+
+    def references(self, blocks: Buffer, block_size: int) -> bytes:
+        """See Backend."""
+        return _backend_for(blocks).references(blocks, block_size)
+
+
+def _backend_for(batch: Buffer) -> Backend:
+    return _fastest() if len(batch) >= KERNEL_BYTES_MIN else _PLAIN
+
+
+_LAZY = LazyBackend()
+
+
 def default_backend() -> Backend:
     """The backend used where the caller names none."""
-    return _PLAIN
+    return _LAZY
+
+
+def self_check(candidate: Backend) -> bool:
+    """Whether a backend gives the bytes of `PlainBackend`: both block sizes, odd numbers of blocks."""
+    secret = blake2b(b"secret", digest_size=32).digest()
+    return all(
+        _same(candidate, blocks, block_size, level, secret)
+        for block_size, blocks in ((1024, 1), (1024, 37), (32768, 3))
+        for level in (0, 1, 2)
+    )
+
+
+def _same(candidate: Backend, blocks: int, block_size: int, level: int, secret: bytes) -> bool:
+    plain = shake_128(b"%d %d" % (blocks, level)).digest(blocks * block_size)
+    if level:
+        expected = _PLAIN.encrypt_nodes(plain, block_size, level)
+        found = candidate.encrypt_nodes(plain, block_size, level)
+    else:
+        expected = _PLAIN.encrypt_leaves(plain, block_size, secret)
+        found = candidate.encrypt_leaves(plain, block_size, secret)
+    ciphertext, pairs = expected
+    keys = b"".join([pairs[at + 32 : at + 64] for at in range(0, len(pairs), 64)])
+    return (
+        found == expected
+        and candidate.references(ciphertext, block_size)
+        == _PLAIN.references(ciphertext, block_size)
+        and bytes(candidate.decrypt(ciphertext, keys, block_size, level)) == plain
+    )

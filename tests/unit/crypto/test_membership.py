@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
@@ -312,3 +314,32 @@ def test_network_file_round_trip() -> None:
 def test_repr_shows_no_seed() -> None:
     assert seed("I").hex() not in repr(invitation())
     assert str(seed("I")) not in repr(invitation())
+
+
+VECTORS = Path(__file__).parents[2] / "vectors" / "membership"
+
+
+@pytest.mark.parametrize("path", sorted(VECTORS.glob("*.json")), ids=lambda path: path.stem)
+def test_vector(path: Path) -> None:
+    """Written from docs/spec/membership.md with other libraries; the same verdict is expected."""
+    case = json.loads(path.read_text())
+    config, chain, key = (bytes.fromhex(case[name]) for name in ("config", "chain", "node-key"))
+    opened = open_config(config)
+    if "error" in case:
+        with pytest.raises(MembershipError, match=case["reason"]):
+            verify_chain(chain, key, opened, case["now"], joining=case["joining"])
+        return
+    member = verify_chain(chain, key, opened, case["now"], joining=case["joining"])
+    assert {
+        "role": member.role.value,
+        "dht-id": member.dht_id.hex(),
+        "serial": member.serial,
+        "number": member.number,
+        "operator": member.operator,
+        "until": member.until,
+    } == case["member"]
+
+
+def test_there_are_vectors() -> None:
+    assert len(list(VECTORS.glob("good-*.json"))) >= 6
+    assert len(list(VECTORS.glob("bad-*.json"))) >= 16

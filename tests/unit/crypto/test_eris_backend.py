@@ -1,0 +1,104 @@
+"""The plain backend's contract, what a check of another backend notices, and who is chosen when."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import pytest
+
+from potsherd.crypto import eris
+from potsherd.crypto.eris import backend as module
+from potsherd.crypto.eris.backend import KERNEL_BYTES_MIN, LazyBackend, PlainBackend, self_check
+from potsherd.ports import Buffer
+
+PLAIN = PlainBackend()
+SECRET = b"s" * 32
+
+
+def turned(data: Buffer) -> bytes:
+    """The last bit is another."""
+    return bytes(data[:-1]) + bytes([data[-1] ^ 1])
+
+
+class WrongLeaves(PlainBackend):
+    def encrypt_leaves(
+        self, plain: Buffer, block_size: int, secret: bytes
+    ) -> tuple[Buffer, Buffer]:
+        ciphertext, pairs = super().encrypt_leaves(plain, block_size, secret)
+        return ciphertext, turned(pairs)
+
+
+class WrongNodes(PlainBackend):
+    def encrypt_nodes(self, nodes: Buffer, block_size: int, level: int) -> tuple[Buffer, Buffer]:
+        return super().encrypt_nodes(nodes, block_size, 1)
+
+
+class WrongDecrypt(PlainBackend):
+    def decrypt(self, ciphertext: Buffer, keys: Buffer, block_size: int, level: int) -> Buffer:
+        return turned(super().decrypt(ciphertext, keys, block_size, level))
+
+
+class WrongReferences(PlainBackend):
+    def references(self, blocks: Buffer, block_size: int) -> bytes:
+        return turned(super().references(blocks, block_size))
+
+
+class WrongBeyondLanes(PlainBackend):
+    """Right for few blocks: the mistake of a kernel in what is left after whole groups of lanes."""
+
+    def references(self, blocks: Buffer, block_size: int) -> bytes:
+        found = super().references(blocks, block_size)
+        return found if len(found) <= 32 * 32 else turned(found)
+
+
+def test_a_right_backend_passes_the_check() -> None:
+    assert self_check(PlainBackend())
+    assert self_check(LazyBackend())
+
+
+@pytest.mark.parametrize(
+    "wrong", [WrongLeaves, WrongNodes, WrongDecrypt, WrongReferences, WrongBeyondLanes]
+)
+def test_a_wrong_backend_does_not(wrong: type[PlainBackend]) -> None:
+    assert not self_check(wrong())
+
+
+@pytest.mark.parametrize("block_size", eris.BLOCK_SIZES)
+def test_a_batch_is_its_blocks_one_by_one(block_size: int) -> None:
+    plain = b"".join([bytes([number]) * block_size for number in range(5)])
+    ciphertext, pairs = PLAIN.encrypt_leaves(plain, block_size, SECRET)
+    ones = [
+        PLAIN.encrypt_leaves(plain[at : at + block_size], block_size, SECRET)
+        for at in range(0, len(plain), block_size)
+    ]
+    assert ciphertext == b"".join([one for one, _ in ones])
+    assert pairs == b"".join([one for _, one in ones])
+    assert pairs[32:64] == blake2b(plain[:block_size], key=SECRET, digest_size=32).digest()
+    keys = b"".join([pairs[at + 32 : at + 64] for at in range(0, len(pairs), 64)])
+    assert PLAIN.decrypt(ciphertext, keys, block_size, 0) == plain
+
+
+def test_an_empty_batch() -> None:
+    assert PLAIN.encrypt_leaves(b"", 1024, SECRET) == (b"", b"")
+    assert PLAIN.references(b"", 1024) == b""
+    assert PLAIN.decrypt(b"", b"", 1024, 0) == b""
+
+
+def test_small_batches_load_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fastest() -> PlainBackend:
+        asked.append(True)
+        return PLAIN
+
+    monkeypatch.setattr(module, "_fastest", fastest)
+    lazy = eris.default_backend()
+    lazy.references(bytes(KERNEL_BYTES_MIN - 1024), 1024)
+    assert not asked
+    lazy.references(bytes(KERNEL_BYTES_MIN), 1024)
+    assert asked
+
+
+def test_without_kernels_the_plain_backend_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("potsherd.kernels.choice.eris_kernel", lambda check: None)
+    assert isinstance(module._fastest.__wrapped__(), PlainBackend)
