@@ -28,8 +28,8 @@ RECEIVE_BUFFER_BYTES = 512 << 10
 DIRECT_BYTES_MIN = 16 << 10
 """From this size on the reader's own buffer is filled; one TLS record."""
 
-WRITE_BYTES_MAX = 1 << 20
-"""Handed to TLS at once: more would be encrypted in one piece while nobody else runs."""
+WRITE_BYTES_MAX = 256 << 10
+"""Handed to TLS at once. Measured on loopback, both sides, CPU-s per GB: 64 KiB 1.9, 256 KiB 1.4, 1 MiB 1.7."""
 
 CLOSE_TIMEOUT_S = 10.0
 """How long `close` waits for the peer to take what is left; then it aborts."""
