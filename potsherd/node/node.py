@@ -20,7 +20,7 @@ from typing import Any
 from potsherd.crypto.membership import Member, NetworkConfig
 from potsherd.dht import Dht, DhtStatistics
 from potsherd.dht.addresses import Scope, scope_of
-from potsherd.errors import PeerError, PotsherdError, UnreachableError, UsageError
+from potsherd.errors import MembershipError, PeerError, PotsherdError, UsageError
 from potsherd.node.announcer import Announcer, AnnouncerStatistics
 from potsherd.node.membrane import Gate, NodeMembrane
 from potsherd.node.peers import Heartbeats, PeerCounts, PeerTable
@@ -56,6 +56,8 @@ class NodeStatus:
     network: str
     joined: bool
     """Whether a node answered when joining, or there was none to ask."""
+    trouble: str
+    """Why joining or the presence failed last; empty when they did not."""
     since: int
     """Seconds UTC of its start."""
     usage: Usage
@@ -98,6 +100,7 @@ class Node:
         self._scope = Scope.LOOPBACK
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._joined = False
+        self._trouble = ""
         self._published: int | None = None
 
     @classmethod
@@ -163,6 +166,7 @@ class Node:
         # accepted connections end before what they stand on
         stack.push_async_callback(self._listener.close)
         self._announcer = self._make_announcer()
+        await self.dht.start([])
         await self._join(bootstrap)
         self._run_all(bootstrap)
 
@@ -284,19 +288,34 @@ class Node:
         return None if scope_of(bound) is Scope.UNUSABLE else bound
 
     async def _join(self, bootstrap: Sequence[tuple[bytes, Address]]) -> None:
-        try:
-            await self.dht.start(bootstrap)
-            self._joined = True
-        except UnreachableError as error:
-            _LOG.warning("no node of the network answers yet: %s", error)
+        """Greet the known nodes and look around. Raises MembershipError when they do not admit us.
+
+        Not `Dht.start` with these nodes: it gives up, socket and all, when none answers, but this node
+        keeps trying.
+        """
+        others = [(key, at) for key, at in bootstrap if at != self.address]
+        outcomes = await asyncio.gather(
+            *(self.dht.ping(key, at) for key, at in others), return_exceptions=True
+        )
+        refusals = [o for o in outcomes if isinstance(o, MembershipError)]
+        self._joined = not others or any(isinstance(o, float) for o in outcomes)
+        if self._joined:
+            await self.dht.find_nodes(self.member.dht_id)
+        elif refusals:
+            raise refusals[0]
+        else:
+            _LOG.warning("none of the known nodes of the network answers yet")
 
     async def _keep_joining(self, bootstrap: Sequence[tuple[bytes, Address]]) -> None:
         pause = self.settings.join_retry_s
         while not self._joined:
             await asyncio.sleep(pause * self.env.rng.uniform(0.5, 1.0))
-            await self._join(bootstrap)
+            try:
+                await self._join(bootstrap)
+            except PotsherdError as error:
+                self._trouble = str(error)
             pause = min(2 * pause, self.settings.join_retry_max_s)
-        self._published = None
+        self._trouble, self._published = "", None
         with suppress(PotsherdError):
             await self._publish()
         self._announcer.holders_changed()
@@ -306,12 +325,16 @@ class Node:
         room = free_class(self.store.usage().free)
         if room == self._published:
             return
-        keepers = await self.dht.publish_presence(
-            address=self.address,
-            operator=self.settings.operator or self.member.operator,
-            site=self.settings.site,
-            free_class=room,
-        )
+        try:
+            keepers = await self.dht.publish_presence(
+                address=self.address,
+                operator=self.settings.operator or self.member.operator,
+                site=self.settings.site,
+                free_class=room,
+            )
+        except PotsherdError as error:
+            self._trouble = str(error)
+            raise
         self._published = room if keepers else None
 
     async def _prune_peers(self) -> None:
@@ -323,7 +346,7 @@ class Node:
                 self.peers.watch(key, now)
 
     async def _sweep(self) -> None:
-        await self.store.sweep(self.env.utc())
+        await self.store.sweep(self.env.monotonic())
 
     def _watch(self, entry: RosterEntry, near: bytes) -> None:
         self.peers.watch(entry.node, self.env.monotonic(), near=near)
@@ -366,6 +389,7 @@ class Node:
             site=self.settings.site,
             network=self.gate.config.name,
             joined=self._joined,
+            trouble=self._trouble,
             since=self._server.since,
             usage=self.store.usage(),
             peers=self.peers.counts(self.env.monotonic()),

@@ -148,6 +148,8 @@ class Session:
         gate = Gate(config, env.utc)
         membrane = NodeMembrane(identity, chain, gate)
         known = await resolve_bootstrap(config, bootstrap, identity.key)
+        if not known:
+            raise UnreachableError("no node of the network is known to join by")
         scope = min((scope_of(address) for _, address in known), default=Scope.LOOPBACK)
         at = listen or Address("127.0.0.1" if scope is Scope.LOOPBACK else "0.0.0.0", 0)  # noqa: S104
         datagrams = await env.net.bind(at)
