@@ -38,9 +38,14 @@ class ThreadOffload:
         except BaseException:
             self._places.release()
             raise
-        future.add_done_callback(lambda done: self._places.release())
+        future.add_done_callback(self._finished)
         # shielded: a cancelled caller must not take back a call that waits for a thread
         return await asyncio.shield(future)
+
+    def _finished(self, future: asyncio.Future[Any]) -> None:
+        self._places.release()
+        if not future.cancelled():
+            future.exception()  # the awaiter may be gone; then nobody else looks at it
 
     def close(self) -> None:
         """Let the threads end after what they have; further calls raise RuntimeError."""

@@ -58,8 +58,8 @@ class _NameChange:
 
 def _split(path: str) -> tuple[str, str]:
     pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or not pure.name or str(pure) != path:
-        raise StorageError(f"not a relative path: {path!r}")
+    if path.startswith((".", "/")) or ".." in pure.parts or not pure.name or str(pure) != path:
+        raise StorageError(f"not a path of the store: {path!r}")
     folder = str(pure.parent)
     return "" if folder == "." else folder, pure.name
 
