@@ -16,7 +16,9 @@ __all__ = [
     "Contact",
     "ContactField",
     "Scope",
+    "canonical",
     "diallable",
+    "host_of",
     "pack_address",
     "prefix_of",
     "scope_of",
@@ -81,6 +83,28 @@ def diallable(address: Address, teller: Address) -> bool:
     """
     scope = scope_of(address)
     return scope is not Scope.UNUSABLE and scope >= scope_of(teller)
+
+
+def host_of(address: Address) -> str:
+    """What the dial budget counts by: the host, with the port for loopback and private ones."""
+    if scope_of(address) is Scope.PUBLIC:
+        return address.host
+    return f"{address.host}:{address.port}"
+
+
+@functools.lru_cache(maxsize=_HOSTS_CACHED)
+def _canonical_host(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
+
+
+def canonical(address: Address) -> Address:
+    """The one spelling of an IPv6 address that is compared; others as they are."""
+    if ":" not in address.host:
+        return address
+    return Address(_canonical_host(address.host), address.port)
 
 
 def pack_address(address: Address) -> bytes:

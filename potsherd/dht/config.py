@@ -86,8 +86,8 @@ class DhtConfig:
     strangers_burst: float = 4000.0
     """The same, at once."""
     dial_rate_per_s: float = 0.2
-    """Requests to one address that has not answered yet, lasting."""
-    dial_burst: float = 10.0
+    """Requests to one host (private: address) that has not answered yet, lasting."""
+    dial_burst: float = 32.0
     """The same, at once: nobody can be flooded through us."""
 
     # Records

@@ -42,7 +42,7 @@ __all__ = ["Engine", "Search"]
 CONTACTS_MIN = 8
 """Contacts that an answer should give before it is not paged any further."""
 
-Found_ = Announcement | Presence
+KeptRecord = Announcement | Presence
 
 
 class Engine:
@@ -236,7 +236,7 @@ class Search:
     lookup: Lookup
     kind: Kind
     want: int
-    records: dict[bytes, Found_] = field(default_factory=dict)
+    records: dict[bytes, KeptRecord] = field(default_factory=dict)
     """Verified records by node key and segment, in the order in which they came."""
     _judged: dict[bytes, None] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -259,25 +259,32 @@ class Search:
         self._search_at_home()
         try:
             async with asyncio.timeout(self.engine.config.lookup_timeout_s):
-                while not self.lookup.done():
+                while not self.lookup.done() or self._complete():
                     self._wake.clear()
                     for candidate in self.lookup.next_asks():
-                        self._ask(candidate, 0, 0, 0)
+                        self._ask(candidate, 0, 0)
                     if not self.lookup.done():
                         await self._wake.wait()
         except TimeoutError:
             self.lookup.stop()
+
+    def _complete(self) -> bool:
+        """Ask the nearest few for what was cut from their answers; whether there was any."""
+        asks = self.lookup.last_asks()
+        for candidate in asks:
+            self._ask(candidate, candidate.rest or 0, 1)
+        return bool(asks)
 
     def _search_at_home(self) -> None:
         store = self.engine.keeper.records(self.kind)
         if store is not None:
             self._take([e.data for e in store.get(self.lookup.target, self.engine.env.utc())])
 
-    def _ask(self, candidate: Candidate, cursor: int, page: int, contacts: int) -> None:
+    def _ask(self, candidate: Candidate, cursor: int, page: int) -> None:
         self.engine.request(
             candidate.contact,
             Find(int(self.kind), self.lookup.target, cursor),
-            partial(self._ended, candidate, cursor, page, contacts),
+            partial(self._ended, candidate, cursor, page),
             partial(self._silent, candidate),
         )
 
@@ -286,14 +293,10 @@ class Search:
         self._wake.set()
 
     def _ended(
-        self,
-        candidate: Candidate,
-        cursor: int,
-        page: int,
-        contacts: int,
-        outcome: Answer | Failure,
+        self, candidate: Candidate, cursor: int, page: int, outcome: Answer | Failure
     ) -> None:
         self._wake.set()
+        candidate.rest = None
         found = self._checked(candidate, outcome)
         if found is None:
             # a later page that fails does not undo the first one
@@ -302,11 +305,12 @@ class Search:
         candidate.token = found.token
         self.lookup.told(candidate, self._usable(candidate, found.contacts))
         self._take(found.records)
-        contacts += len(found.contacts)
-        if self._goes_on(found, cursor, page, contacts) and found.next is not None:
-            self._ask(candidate, found.next, page + 1, contacts)
-        else:
-            self.lookup.answered(candidate)
+        if self._goes_on(found, candidate, cursor, page) and found.next is not None:
+            self._ask(candidate, found.next, page + 1)
+            return
+        if found.next is not None and found.next > cursor:
+            candidate.rest = found.next
+        self.lookup.answered(candidate)
 
     def _checked(self, candidate: Candidate, outcome: Answer | Failure) -> Found | None:
         if not isinstance(outcome, Answer) or not isinstance(outcome.message, Found):
@@ -327,14 +331,14 @@ class Search:
             and diallable(contact.address, at)
         ]
 
-    def _goes_on(self, found: Found, cursor: int, page: int, contacts: int) -> bool:
+    def _goes_on(self, found: Found, candidate: Candidate, cursor: int, page: int) -> bool:
         """Whether the next page is worth a request, and the cursor moves (or the page was empty)."""
         if found.next is None or page + 1 >= self.engine.config.pages_max or self.lookup.done():
             return False
         if found.next < cursor or (found.next == cursor and page > 0):
             return False
         lacks_records = self.want > len(self.records) and not found.contacts
-        return lacks_records or contacts < CONTACTS_MIN
+        return lacks_records or candidate.told < CONTACTS_MIN
 
     def _take(self, records: Sequence[bytes]) -> None:
         """Verify each record once and keep the newest of each identity."""
@@ -353,7 +357,7 @@ class Search:
 
     def _merge(self, data: bytes) -> None:
         engine, utc = self.engine, self.engine.env.utc()
-        record: Found_
+        record: KeptRecord
         if self.kind is Kind.PRESENCE:
             record = open_presence(data, engine.membrane, engine.admissions, utc)
             key, identity, version = record.dht_id, record.key, record.issued
@@ -368,5 +372,5 @@ class Search:
             self.records[identity] = record
 
 
-def _version(record: Found_) -> int:
+def _version(record: KeptRecord) -> int:
     return record.issued if isinstance(record, Presence) else record.expires

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from potsherd.dht.addresses import Contact, Scope, prefix_of, scope_of
+from potsherd.dht.addresses import Contact, Scope, canonical, host_of, prefix_of, scope_of
 from potsherd.dht.config import DhtConfig
 from potsherd.dht.limits import TokenBuckets
 from potsherd.dht.membrane import Membrane, Peer
@@ -45,7 +45,7 @@ from potsherd.dht.wire import (
     parse_datagram,
     parse_frame,
 )
-from potsherd.errors import MalformedError, RefusedError
+from potsherd.errors import MalformedError, PotsherdError
 from potsherd.ports import Address, Rng
 from potsherd.wire import Record
 
@@ -184,6 +184,7 @@ class Exchange:
         on_silent: Callable[[], None] | None = None,
     ) -> None:
         """Send; `on_end` is called once, perhaps at once; `on_silent` after the first waiting time."""
+        target = Target(target.key, canonical(target.address))
         refusal = self._refuse_to_send(target, now)
         if refusal is not None:
             on_end(refusal)
@@ -206,7 +207,7 @@ class Exchange:
             return "busy"
         session = self._sessions.get(target.key)
         proven = session is not None and session.proven == target.address
-        if not proven and not self._dials.allow(target.address, now):
+        if not proven and not self._dials.allow(host_of(target.address), now):
             self._counters.drop(Drop.DIAL)
             return "busy"
         return None
@@ -279,7 +280,7 @@ class Exchange:
     def receive(self, data: bytes, sender: Address, now: float, utc: float) -> None:
         """Take one datagram; whatever is in it, this does not raise."""
         self._counters.datagrams_in += 1
-        drop = self._receive(data, sender, now, utc)
+        drop = self._receive(data, canonical(sender), now, utc)
         if drop is not None:
             self._counters.drop(drop)
 
@@ -375,7 +376,7 @@ class Exchange:
             chain = session.chain
         try:
             peer = self._admissions.admit(chain, key, utc)
-        except (RefusedError, MalformedError):
+        except PotsherdError:
             self._sessions.pop(key, None)
             return None
         if session is None:

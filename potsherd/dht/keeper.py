@@ -37,6 +37,8 @@ __all__ = ["Keeper"]
 _FOUND_FIXED = 26
 """Bytes of a Found without its items: array, version, suite, token, two list headers, next."""
 _PRESENCES_FIXED = 8
+RIVALS_MAX = 1024
+"""Places that two keys asked for and whose first holder is to be told; the oldest are forgotten."""
 _NOT_HERE_FACTOR = 2
 """A record is refused when this many times `keepers` known nodes are nearer to its key."""
 
@@ -52,6 +54,7 @@ class Keeper:
         self._table = table
         self._admissions = admissions
         self._own = number(membrane.my_id)
+        self._rivals: dict[bytes, bool] = {}
         self._tokens = Tokens(rng, config.token_period_s)
         self.announcements = RecordStore(
             StoreLimits(
@@ -180,11 +183,21 @@ class Keeper:
             prefix = prefix_of(record.address)
         kept = self.presences.get(record.dht_id, utc)
         if kept and kept[0].publisher != record.key:
+            self._note_rival(record.dht_id)
             return StoreCode.TAKEN
         entry = Entry(
             data, record.issued, record.expires, record.key, record.member, prefix, record.chain
         )
-        return self.presences.put(record.dht_id, record.key, entry, utc)
+        code = self.presences.put(record.dht_id, record.key, entry, utc)
+        if code is StoreCode.STORED and self._rivals.pop(record.dht_id, False):
+            return StoreCode.STORED_RIVAL
+        return code
+
+    def _note_rival(self, dht_id: bytes) -> None:
+        """The one who was first is told when it renews; the second is told at once."""
+        self._rivals[dht_id] = True
+        if len(self._rivals) > RIVALS_MAX:
+            del self._rivals[next(iter(self._rivals))]
 
     def _is_near(self, key: bytes) -> bool:
         count = _NOT_HERE_FACTOR * self._config.keepers

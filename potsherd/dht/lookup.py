@@ -26,6 +26,10 @@ CLAIMS_MAX = 3
 """Candidates that may claim one id, with other keys or addresses: a liar cannot hide the true one."""
 
 
+LAST_PAGES = 3
+"""Nodes whose cut answers are completed at the end of a look-up."""
+
+
 class State(enum.Enum):
     """Where a candidate stands."""
 
@@ -49,6 +53,10 @@ class Candidate:
     state: State = State.NEW
     token: bytes | None = None
     """For storing, from its answer."""
+    told: int = 0
+    """Contacts it has named."""
+    rest: int | None = None
+    """Where its answer goes on that was cut to a datagram; None when we have all of it."""
 
     def __lt__(self, other: Candidate) -> bool:
         return self.distance < other.distance
@@ -84,6 +92,7 @@ class Lookup:
 
     def told(self, by: Candidate, contacts: Sequence[Contact]) -> None:
         """`by` named these contacts."""
+        by.told += len(contacts)
         for contact in contacts:
             self._add(contact, by.path if not self._merged else 0, by.hops + 1)
 
@@ -132,6 +141,20 @@ class Lookup:
         if self.asked >= self._config.asks_max:
             return not any(c.state in (State.ASKED, State.SILENT) for c in window)
         return all(c.state is State.ANSWERED for c in window)
+
+    def last_asks(self) -> list[Candidate]:
+        """At the end: those of the nearest few whose answers were cut shorter than our `width`.
+
+        A datagram has room for 18 contacts, so the last ones of the nearest 20 are often in no first
+        page. Marked as asked; each goes on at its `rest`.
+        """
+        if self._stopped or not self._patient:
+            return []
+        nearest = self.nearest()[:LAST_PAGES]
+        asks = [c for c in nearest if c.rest is not None and c.told < self._width]
+        for candidate in asks:
+            candidate.state = State.ASKED
+        return asks
 
     def nearest(self) -> list[Candidate]:
         """The `width` nearest that answered, nearest first; capped per prefix in an open network."""

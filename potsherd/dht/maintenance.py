@@ -47,7 +47,7 @@ class _Due:
 class _Handover:
     records: int = 0
     items: dict[tuple[int, bytes], list[Entry]] = field(default_factory=dict)
-    """By kind and publisher: one Store carries records of one publisher."""
+    """By kind and publisher: a Store carries one chain. Presences have their own, and no publisher here."""
 
 
 class Maintenance:
@@ -105,7 +105,7 @@ class Maintenance:
         )
         data = sign_record(record, engine.membrane)
         reached = (await self._publisher.store(Kind.PRESENCE, [Item(record.dht_id, data)]))[0]
-        engine.counters.rivals += reached.taken
+        engine.counters.rivals += reached.taken + reached.rivals
         return reached
 
     async def announce(self, announcements: Sequence[Announcement]) -> list[Reached]:
@@ -204,7 +204,8 @@ class Maintenance:
                     for entry in store.get(key, engine.env.utc()) if store is not None else []:
                         if handover.records >= self._config.handover_records_max:
                             return handover
-                        handover.items.setdefault((int(kind), entry.publisher), []).append(entry)
+                        publisher = b"" if kind is Kind.PRESENCE else entry.publisher
+                        handover.items.setdefault((int(kind), publisher), []).append(entry)
                         handover.records += 1
                 await asyncio.sleep(0)
         return handover

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from potsherd.dht.addresses import Contact
@@ -34,6 +35,8 @@ class Reached:
     """Nodes that keep it now."""
     taken: int = 0
     """Nodes that keep another key's record in this place."""
+    rivals: int = 0
+    """Nodes at which another key has asked for this place."""
 
 
 @dataclass
@@ -65,13 +68,13 @@ class Publisher:
         self, kind: Kind, items: Sequence[Item], chosen: list[int], outcomes: list[Reached]
     ) -> None:
         keys = list(dict.fromkeys(items[i].key for i in chosen))
-        searches = await asyncio.gather(*(self._engine.look_up(key) for key in keys))
+        nearest = await self._nearest(keys)
         places: dict[bytes, list[int]] = {key: [] for key in keys}
         for i in chosen:
             places[items[i].key].append(i)
         plan = _Plan()
-        for key, search in zip(keys, searches, strict=True):
-            self._assign(plan, key, search.nearest_with_tokens(), places[key])
+        for key in keys:
+            self._assign(plan, key, nearest[key], places[key])
         for i in plan.at_home:
             _count(outcomes[i], self._keep_at_home(kind, items[i].data))
         await asyncio.gather(
@@ -80,6 +83,19 @@ class Publisher:
                 for contact, mine in plan.items.items()
             )
         )
+
+    async def _nearest(self, keys: Sequence[bytes]) -> dict[bytes, list[tuple[Contact, bytes]]]:
+        """Nodes nearest to each key with tokens, nearest first.
+
+        A look-up that finds fewer nodes than it could has found the whole network: the other keys
+        need none of their own.
+        """
+        first = (await self._engine.look_up(keys[0])).nearest_with_tokens()
+        if len(first) < self._engine.config.keepers:
+            return {key: sorted(first, key=partial(_distance, key)) for key in keys}
+        searches = await asyncio.gather(*(self._engine.look_up(key) for key in keys[1:]))
+        rest = [search.nearest_with_tokens() for search in searches]
+        return dict(zip(keys, [first, *rest], strict=True))
 
     def _assign(
         self, plan: _Plan, key: bytes, nearest: Sequence[tuple[Contact, bytes]], mine: list[int]
@@ -151,8 +167,13 @@ def batches(records: Sequence[bytes], chain_size: int) -> list[list[tuple[int, b
     return result
 
 
+def _distance(key: bytes, place: tuple[Contact, bytes]) -> int:
+    return number(place[0].dht_id) ^ number(key)
+
+
 def _count(outcome: Reached, code: int) -> None:
-    if code in (StoreCode.STORED, StoreCode.OLDER):
+    if code in (StoreCode.STORED, StoreCode.OLDER, StoreCode.STORED_RIVAL):
         outcome.keepers += 1
+        outcome.rivals += code == StoreCode.STORED_RIVAL
     elif code == StoreCode.TAKEN:
         outcome.taken += 1

@@ -114,6 +114,8 @@ class StoreCode(enum.IntEnum):
     """Another key holds this place of the network."""
     NOT_HERE = 5
     """Many nodes are nearer to the key."""
+    STORED_RIVAL = 6
+    """Stored; since the last time another key has asked for this place of the network."""
 
 
 @dataclass(frozen=True)
@@ -154,9 +156,10 @@ class Found(Record):
 
 @dataclass(frozen=True)
 class Store(Record):
-    """Keep these records, all of one kind and one publisher.
+    """Keep these records of one kind.
 
-    `chain` is the publisher's when that is not the sender (handing over), else nil.
+    Announcements are all by one publisher; `chain` is the publisher's when that is not the sender
+    (handing over), else nil. Presences carry their chains themselves.
     """
 
     TYPE: ClassVar[str] = "dht-store"
