@@ -13,11 +13,14 @@ import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from potsherd.crypto.signing import SigningKey
-from potsherd.erasure import Descriptor, EntryPoint, SegmentEncoder
-from potsherd.errors import PotsherdError, QuotaError, RefusedError, UnreachableError
+from potsherd.erasure.code import Code
+from potsherd.erasure.descriptor import Descriptor, Entry
+from potsherd.erasure.layout import CELL_SIZE
+from potsherd.erasure.segment import RowBatch, SegmentEncoder, column_of
+from potsherd.errors import PotsherdError, QuotaError, RefusedError, UnreachableError, UsageError
 from potsherd.node.client import Peer
 from potsherd.node.placement import Candidate, place
 from potsherd.node.records import PROVISIONAL_LEASE_S, ProvisionalLease, Ticket
@@ -38,6 +41,8 @@ TICKET_LIFE_S = 7 * 86400
 """A ticket outlives long uploads and an interruption over a weekend."""
 SPARE_FACTOR = 4
 """Donors looked at: n times this, as in design.md section 6."""
+SPOOL_READ_BYTES = 2**20
+"""Bytes of one column that a worker takes from the spool at a time."""
 REPLACEMENTS_MAX = 3
 """Holders tried for one index after the first one failed."""
 
@@ -78,14 +83,6 @@ class CommittedSegment:
     compromises: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Batch:
-    first_row: int
-    rows: int
-    columns: list[memoryview]
-    """n buffers of `rows` cells each."""
-
-
 @dataclass
 class _Slot:
     """Where one shard stands."""
@@ -110,7 +107,13 @@ class _Slot:
         return self.peer is not None
 
     def close(self, failure: PotsherdError) -> None:
-        self.peer, self.failure, self.sent, self.resumed, self.busy_since = None, failure, 0, 0, None
+        self.peer, self.failure, self.sent, self.resumed, self.busy_since = (
+            None,
+            failure,
+            0,
+            0,
+            None,
+        )
 
 
 class SegmentPusher:
@@ -120,10 +123,11 @@ class SegmentPusher:
         self._session = session
         self._env = session.env
         self._plan = plan
-        self._encoder = SegmentEncoder(plan.k, plan.n)
+        self._code = Code(plan.k, plan.n)
+        self._encoder: SegmentEncoder | None = None
         self._slots = [_Slot(i) for i in range(plan.n)]
         self._spares: list[Candidate] = []
-        self._window: deque[_Batch] = deque()
+        self._window: deque[RowBatch] = deque()
         self._cell_size = 0
         self._rows = 0
         self._complete = False
@@ -197,7 +201,9 @@ class SegmentPusher:
                     await self._open_stage(slot, slot.candidate)
                 return
             except (PotsherdError, TimeoutError) as error:
-                failure = error if isinstance(error, PotsherdError) else UnreachableError("no answer")
+                failure = (
+                    error if isinstance(error, PotsherdError) else UnreachableError("no answer")
+                )
                 slot.close(failure)
                 slot.candidate = None
 
@@ -218,32 +224,29 @@ class SegmentPusher:
 
     # --- rows --------------------------------------------------------------------------------------
 
-    async def push_rows(self, data: Buffer) -> None:
-        """Whole rows of k cells in order (or the one row of a small stream). Waits for back-pressure.
+    async def push_rows(self, data: Buffer, *, cell_size: int = CELL_SIZE) -> None:
+        """The next rows of the stream, whole but for the last call. Waits for back-pressure.
 
-        Raises RefusedError when fewer than w holders are left.
+        Raises RefusedError when fewer than w holders are left, UsageError beyond the segment's rows.
         """
-        k = self._plan.k
-        size = len(data)
-        if not self._cell_size:
-            self._cell_size = 32768 if size % (k * 32768) == 0 else size // k
-        rows = size // (k * self._cell_size)
+        if self._encoder is None:
+            self._cell_size = cell_size
+            self._encoder = SegmentEncoder(self._code, cell_size=cell_size)
         await self._spool(data)
-        columns = await self._env.offload(self._encoder.add_rows, data, self._cell_size)
+        batch = await self._env.offload(self._encoder.encode_rows, data)
         await self._room()
         async with self._changed:
-            self._window.append(_Batch(self._rows, rows, columns))
-            self._rows += rows
+            self._window.append(batch)
+            self._rows += batch.rows
             self._changed.notify_all()
         self._require(self._live(), "keep")
 
     async def _spool(self, data: Buffer) -> None:
-        disk, path = self._env.disk, self._plan.spool_path
+        disk, path, k = self._env.disk, self._plan.spool_path, self._plan.k
         if not self._spooled:
-            await self._env.offload(disk.create, path, self._plan.k * self._plan.shard_bytes_max)
+            await self._env.offload(disk.create, path, k * self._plan.shard_bytes_max)
             self._spooled = True
-        offset = self._rows * self._plan.k * self._cell_size
-        await self._env.offload(disk.write, path, offset, data)
+        await self._env.offload(disk.write, path, self._rows * k * self._cell_size, data)
 
     async def _room(self) -> None:
         """Wait until the oldest batch may go: every worker that is not stalled is past it."""
@@ -324,32 +327,27 @@ class SegmentPusher:
         for batch in self._window:
             start = batch.first_row * self._cell_size
             if start <= slot.sent < start + batch.rows * self._cell_size:
-                return batch.columns[slot.index][slot.sent - start :]
+                return memoryview(batch.columns[slot.index].cells)[slot.sent - start :]
         return await self._column_from_spool(slot)
 
     async def _column_from_spool(self, slot: _Slot) -> memoryview:
         cell, k = self._cell_size, self._plan.k
         row, skip = divmod(slot.sent, cell)
-        rows = max(1, min(self._rows - row, 2**20 // cell))
-        data = await self._env.offload(
-            self._env.disk.read, self._plan.spool_path, row * k * cell, rows * k * cell
+        rows = max(1, min(self._rows - row, SPOOL_READ_BYTES // cell))
+        read = self._env.disk.read
+        table = await self._env.offload(
+            read, self._plan.spool_path, row * k * cell, rows * k * cell
         )
-        column = await self._env.offload(self._encoder.column, data, cell, slot.index)
+        column = await self._env.offload(_column, self._code, table, cell, slot.index)
         return memoryview(column)[skip:]
 
     # --- the end -----------------------------------------------------------------------------------
 
-    async def commit(self, *, stream_length: int, entry: EntryPoint | None) -> CommittedSegment:
+    async def commit(self, *, stream_length: int, entry: Entry | None) -> CommittedSegment:
         """Prove, store and acknowledge the segment. Raises RefusedError below w durable shards."""
         await self._drain()
         plan = self._plan
-        descriptor = self._encoder.descriptor(
-            r=plan.r,
-            stream_length=stream_length,
-            placement_key=plan.placement_key,
-            owner=plan.owner.verify_key,
-            entry=entry,
-        )
+        descriptor = self._descriptor(stream_length, entry)
         lease = ProvisionalLease(
             owner=plan.owner.verify_key,
             segment_id=descriptor.segment_id,
@@ -362,6 +360,19 @@ class SegmentPusher:
         await self._share_roster(descriptor, stored)
         await self.close()
         return CommittedSegment(descriptor.segment_id, descriptor, stored, self._compromises)
+
+    def _descriptor(self, stream_length: int, entry: Entry | None) -> Descriptor:
+        plan = self._plan
+        if self._encoder is None:
+            raise UsageError("a segment without rows")
+        descriptor = self._encoder.finish(
+            r=plan.r,
+            placement_key=plan.placement_key,
+            owner_key=plan.owner.verify_key,
+            entry=None,
+        )
+        # The caller may have filled the last row with zeros itself: its length is the true one.
+        return replace(descriptor, stream_length=stream_length, entry=entry)
 
     async def _drain(self) -> None:
         """Let the workers finish: all of them, or w and then a grace."""
@@ -429,6 +440,7 @@ class SegmentPusher:
 
     async def abort(self) -> None:
         """Give up: free the stages and the spool."""
+
         async def release(slot: _Slot) -> None:
             if slot.peer is not None and slot.entry is None:
                 with suppress(PotsherdError):
@@ -447,3 +459,11 @@ class SegmentPusher:
         if self._spooled:
             self._spooled = False
             await self._env.offload(self._env.disk.remove, self._plan.spool_path)
+
+
+def _column(code: Code, table: Buffer, cell_size: int, index: int) -> bytes:
+    """One column of whole rows, coded again if it is parity."""
+    if index < code.k:
+        return column_of(table, code.k, cell_size, index)
+    data = {i: column_of(table, code.k, cell_size, i) for i in range(code.k)}
+    return code.rebuild(data, [index])[index]

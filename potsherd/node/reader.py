@@ -15,7 +15,10 @@ from dataclasses import dataclass
 
 from potsherd.crypto.eris import ReadCapability
 from potsherd.crypto.hashing import entry_locator
-from potsherd.erasure import Code, Descriptor, EntryPoint, Geometry, verify_range
+from potsherd.erasure.code import Code
+from potsherd.erasure.descriptor import Descriptor, Entry
+from potsherd.erasure.layout import Geometry
+from potsherd.erasure.merkle import verify_range
 from potsherd.errors import (
     IntegrityError,
     MalformedError,
@@ -60,14 +63,14 @@ async def find_entry(session: Session, capability: ReadCapability) -> list[Segme
     locator = entry_locator(capability.root_reference, capability.root_key)
     found: dict[bytes, SegmentReader] = {}
     for announcement in await session.announcements(locator):
-        if announcement.segment_id in found:
+        if announcement.segment in found:
             continue
-        reader = SegmentReader(session, announcement.segment_id, announcement.key)
+        reader = SegmentReader(session, announcement.segment, announcement.key)
         with suppress(NotFoundError, NotEnoughShards):
             await reader.locate()
             entry = reader.descriptor.entry
             if entry is not None and entry.locator == locator:
-                found[announcement.segment_id] = reader
+                found[announcement.segment] = reader
     if not found:
         raise NotFoundError(
             "no node of this network knows that dataset",
@@ -102,7 +105,7 @@ class SegmentReader:
         return self._descriptor
 
     @property
-    def entry(self) -> EntryPoint | None:
+    def entry(self) -> Entry | None:
         """Where the root page lies, in a segment that ends with one."""
         return self.descriptor.entry
 
@@ -124,7 +127,7 @@ class SegmentReader:
             if attempt:
                 await asyncio.sleep(LOCATE_PAUSE_S)
             announced = await self._session.announcements(self._key)
-            nodes = {a.node_key: None for a in announced if a.segment_id == self.segment_id}
+            nodes = {a.node_key: None for a in announced if a.segment == self.segment_id}
             if await self._ask(list(nodes)):
                 return
             # Nobody who announced answers: a holder was drawn from the donors near the key.
@@ -201,7 +204,7 @@ class SegmentReader:
             await asyncio.gather(*direct, return_exceptions=True)
         return cells
 
-    async def _first_round(self, direct: Mapping[asyncio.Future[None], int]) -> set[int]:
+    async def _first_round(self, direct: Mapping[asyncio.Task[None], int]) -> set[int]:
         """Columns that failed, or had not answered HEDGE_S after the start."""
         done, late = await asyncio.wait(direct, timeout=HEDGE_S) if direct else (set(), set())
         failed = {direct[task] for task in late}
@@ -218,7 +221,7 @@ class SegmentReader:
         self,
         missing: Mapping[int, set[int]],
         cells: dict[tuple[int, int], memoryview],
-        direct: Mapping[asyncio.Future[None], int],
+        direct: Mapping[asyncio.Task[None], int],
     ) -> None:
         """Rebuild the missing cells while the late columns may still answer."""
         late = [t for t, column in direct.items() if column in missing and not t.done()]
@@ -344,9 +347,7 @@ def _runs(rows: Iterable[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _requests(
-    runs: Sequence[tuple[int, int]], cell_size: int
-) -> Iterable[list[tuple[int, int]]]:
+def _requests(runs: Sequence[tuple[int, int]], cell_size: int) -> Iterable[list[tuple[int, int]]]:
     """Cut runs into requests whose answers fit a message."""
     room_max = PAYLOAD_MAX // cell_size
     part: list[tuple[int, int]] = []

@@ -1,0 +1,312 @@
+"""Pusher and reader on a virtual network: placed, degraded, replaced, resumed, refused."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from potsherd.crypto.signing import SigningKey
+from potsherd.erasure.layout import CELL_SIZE, Geometry
+from potsherd.errors import NotEnoughShards, PeerError, PotsherdError, QuotaError, RefusedError
+from potsherd.node.client import Peer
+from potsherd.node.node import Node
+from potsherd.node.pusher import CommittedSegment, PushPlan, SegmentPusher
+from potsherd.node.reader import SegmentReader
+from potsherd.node.session import Session
+from potsherd.node.settings import NodeSettings
+from potsherd.node.testing import SmallNetwork, seed_of
+from potsherd.ports import Address
+from potsherd.simulations.world import World
+
+PORT = 4800
+K, N, R, W = 3, 7, 5, 6
+
+
+class Town:
+    """Donors on machines of their own, and client machines."""
+
+    def __init__(self, world: World, donors: int, quota: int = 2**28) -> None:
+        self.world, self.donors, self.quota = world, donors, quota
+        self.network = SmallNetwork(world.seed, Address("10.0.0.1", PORT))
+        self.keys: dict[bytes, int] = {}
+
+    async def start(self) -> None:
+        for number in range(self.donors):
+            await self.start_node(number)
+
+    async def start_node(self, number: int) -> Node:
+        env = self.world.env(f"node{number}", f"10.0.{number}.1")
+        identity, chain = self.network.donor(number)
+        self.keys[identity.key] = number
+        listen = Address(f"10.0.{number}.1", PORT)
+        settings = NodeSettings(quota_bytes=self.quota, listen=listen, site=f"site{number}")
+        started = Node.start(env, identity, self.network.config, chain, settings)
+        return await self.world.spawn(f"node{number}", started)
+
+    async def session(self, number: int = 1) -> Session:
+        env = self.world.env(f"client{number}", f"10.0.200.{number}")
+        identity, chain = self.network.client(number, env.utc())
+        return await Session.open(env, self.network.config, chain, identity)
+
+    def crash(self, key: bytes) -> None:
+        self.world.crash(f"node{self.keys[key]}")
+
+
+def in_town(
+    scenario: Callable[[Town], Awaitable[None]],
+    *,
+    donors: int = 9,
+    quota: int = 2**28,
+    seed: int = 5,
+) -> None:
+    print("seed", seed)
+    with World(seed) as world:
+        town = Town(world, donors, quota)
+
+        async def play() -> None:
+            await town.start()
+            await scenario(town)
+
+        world.run(play())
+
+
+def plan(rows: int = 40, name: str = "segment", preferred: tuple[bytes, ...] = ()) -> PushPlan:
+    return PushPlan(
+        K, N, R, W,
+        owner=SigningKey(seed_of("owner")),
+        placement_key=seed_of(name)[:20],
+        shard_bytes_max=rows * CELL_SIZE,
+        spool_path=f"spool/{name}",
+        preferred=preferred,
+    )  # fmt: skip
+
+
+def stream_of(size: int) -> bytes:
+    return random.Random(size).randbytes(size)
+
+
+async def push(session: Session, stream: bytes, *, batch_rows: int = 8) -> CommittedSegment:
+    pusher = SegmentPusher(session, plan())
+    await pusher.open()
+    step = batch_rows * K * CELL_SIZE
+    for start in range(0, len(stream), step):
+        await pusher.push_rows(stream[start : start + step])
+    return await pusher.commit(stream_length=len(stream), entry=None)
+
+
+def reader_of(session: Session, committed: CommittedSegment) -> SegmentReader:
+    return SegmentReader(session, committed.segment_id, committed.descriptor.placement_key)
+
+
+async def announce(session: Session, committed: CommittedSegment) -> None:
+    for shard in committed.shards:
+        peer = await session.peer(shard.key, shard.address)
+        await peer.announce([committed.segment_id])
+
+
+def test_n_distinct_holders_and_every_range_reads_back() -> None:
+    stream = stream_of(33 * K * CELL_SIZE - 17)
+
+    async def scenario(town: Town) -> None:
+        session = await town.session()
+        committed = await push(session, stream)
+        assert sorted(s.index for s in committed.shards) == list(range(N))
+        assert len({s.key for s in committed.shards}) == N
+        await announce(session, committed)
+        other = await town.session(2)
+        reader = reader_of(other, committed)
+        rng = random.Random(1)
+        ranges = [(0, len(stream)), (0, 0), (len(stream), 0), (len(stream) - 1, 1)]
+        for _ in range(20):
+            start = rng.randrange(len(stream))
+            ranges.append((start, rng.randrange(len(stream) - start + 1) // 8))
+        for (start, length), data in zip(ranges, await reader.read_many(ranges), strict=True):
+            assert data == stream[start : start + length]
+        await other.close()
+        await session.close()
+
+    in_town(scenario)
+
+
+@pytest.mark.parametrize("survivors", [(3, 4, 5), (0, 1, 2), (2, 4, 6)])
+def test_any_k_holders_are_enough_and_fewer_are_not(survivors: tuple[int, ...]) -> None:
+    stream = stream_of(11 * K * CELL_SIZE)
+
+    async def scenario(town: Town) -> None:
+        session = await town.session()
+        committed = await push(session, stream)
+        await announce(session, committed)
+        await session.close()
+        other = await town.session(2)  # before the bootstrap node dies with the others
+        by_index = {s.index: s for s in committed.shards}
+        for index, shard in by_index.items():
+            if index not in survivors:
+                town.crash(shard.key)
+        assert await reader_of(other, committed).read(5, len(stream) - 5) == stream[5:]
+        town.crash(by_index[survivors[0]].key)
+        with pytest.raises((NotEnoughShards, PotsherdError)):
+            await reader_of(other, committed).read(0, len(stream))
+        await other.close()
+
+    in_town(scenario, donors=10)
+
+
+def test_a_holder_that_dies_during_the_push_is_replaced() -> None:
+    stream = stream_of(40 * K * CELL_SIZE)
+
+    async def scenario(town: Town) -> None:
+        session = await town.session()
+        pusher = SegmentPusher(session, plan())
+        await pusher.open()
+        step = 8 * K * CELL_SIZE
+        for number, start in enumerate(range(0, len(stream), step)):
+            if number == 2:
+                for index in (0, 5):
+                    town.crash(pusher.holders[index])
+            await pusher.push_rows(stream[start : start + step])
+        committed = await pusher.commit(stream_length=len(stream), entry=None)
+        assert {s.index for s in committed.shards} == set(range(N))
+        assert len({s.key for s in committed.shards}) == N
+        await announce(session, committed)
+        assert await reader_of(session, committed).read(0, len(stream)) == stream
+        await session.close()
+
+    in_town(scenario, donors=10)
+
+
+def test_an_interrupted_push_sends_only_what_is_missing() -> None:
+    stream = stream_of(24 * K * CELL_SIZE)
+    half = len(stream) // 2
+
+    async def scenario(town: Town) -> None:
+        first = await town.session()
+        pusher = SegmentPusher(first, plan())
+        await pusher.open()
+        await pusher.push_rows(stream[:half])
+        await asyncio.sleep(30)
+        holders = pusher.holders
+        await pusher.close()
+        await first.close()
+        sent = 0
+
+        async def counted(self: Peer, stage: int, offset: int, *buffers: bytes) -> None:
+            nonlocal sent
+            sent += sum(map(len, buffers))
+            await original(self, stage, offset, *buffers)
+
+        original = Peer.push
+        again = await town.session(2)
+        try:
+            Peer.push = counted  # type: ignore[method-assign, assignment] # counts, and does the real thing
+            pusher = SegmentPusher(again, plan(preferred=holders))
+            await pusher.open()
+            assert pusher.holders == holders
+            await pusher.push_rows(stream[:half])
+            await pusher.push_rows(stream[half:])
+            committed = await pusher.commit(stream_length=len(stream), entry=None)
+        finally:
+            Peer.push = original  # type: ignore[method-assign]
+        assert sent == (len(stream) - half) // K * N
+        await announce(again, committed)
+        assert await reader_of(again, committed).read(0, len(stream)) == stream
+        await again.close()
+
+    in_town(scenario)
+
+
+def test_what_changed_since_the_interruption_is_sent_anew() -> None:
+    old, new = stream_of(12 * K * CELL_SIZE), stream_of(12 * K * CELL_SIZE + 1)[:-1]
+
+    async def scenario(town: Town) -> None:
+        first = await town.session()
+        pusher = SegmentPusher(first, plan())
+        await pusher.open()
+        await pusher.push_rows(old)
+        await asyncio.sleep(30)
+        holders = pusher.holders
+        await pusher.close()
+        pusher = SegmentPusher(first, plan(preferred=holders))
+        await pusher.open()
+        await pusher.push_rows(new)
+        committed = await pusher.commit(stream_length=len(new), entry=None)
+        assert len(committed.shards) == N
+        await announce(first, committed)
+        assert await reader_of(first, committed).read(0, len(new)) == new
+        await first.close()
+
+    in_town(scenario)
+
+
+def test_full_donors_refuse_and_nothing_is_kept() -> None:
+    async def scenario(town: Town) -> None:
+        session = await town.session()
+        pusher = SegmentPusher(session, plan(rows=3000))
+        with pytest.raises(QuotaError, match="room"):
+            await pusher.open()
+        await pusher.abort()
+        await session.close()
+
+    in_town(scenario, quota=2**24)
+
+
+def test_too_few_donors_are_refused() -> None:
+    async def scenario(town: Town) -> None:
+        session = await town.session()
+        with pytest.raises(RefusedError, match=f"{W} holders"):
+            await SegmentPusher(session, plan()).open()
+        await session.close()
+
+    in_town(scenario, donors=W - 1)
+
+
+def test_a_small_stream_is_one_row_of_small_cells() -> None:
+    stream = stream_of(1000)
+    cell = Geometry.of(K, N, len(stream), small=True).cell_size
+
+    async def scenario(town: Town) -> None:
+        session = await town.session()
+        pusher = SegmentPusher(session, plan(rows=1))
+        await pusher.open()
+        await pusher.push_rows(stream, cell_size=cell)
+        committed = await pusher.commit(stream_length=len(stream), entry=None)
+        assert committed.descriptor.cell_size == cell == 384
+        await announce(session, committed)
+        for shard in committed.shards[:3]:
+            town.crash(shard.key)
+        assert await reader_of(session, committed).read(100, 900) == stream[100:]
+        await session.close()
+
+    in_town(scenario)
+
+
+def test_wrong_bytes_from_a_holder_never_reach_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = stream_of(9 * K * CELL_SIZE)
+
+    async def scenario(town: Town) -> None:
+        session = await town.session()
+        committed = await push(session, stream)
+        await announce(session, committed)
+        liars = {s.key for s in committed.shards if s.index in (0, 1, 4)}
+        original = Peer.read
+
+        async def lying(
+            self: Peer, segment_id: bytes, index: int, runs: list[tuple[int, int]]
+        ) -> tuple[memoryview, tuple[bytes, ...]]:
+            data, proofs = await original(self, segment_id, index, runs)
+            if self.key not in liars:
+                return data, proofs
+            changed = bytearray(data)
+            changed[len(changed) // 2] ^= 1
+            return memoryview(changed), proofs
+
+        monkeypatch.setattr(Peer, "read", lying)
+        assert await reader_of(session, committed).read(0, len(stream)) == stream
+        liars |= {s.key for s in committed.shards if s.index in (2, 3)}
+        with pytest.raises((NotEnoughShards, PeerError)):
+            await reader_of(session, committed).read(0, len(stream))
+        await session.close()
+
+    in_town(scenario)
