@@ -58,7 +58,8 @@ class IndexConnection(sqlite3.Connection):
         self.set_trace_callback(None)
         if self.in_transaction:
             self.rollback()
-        self._images[self._name] = self.serialize()
+        (pages,) = self.execute("PRAGMA page_count").fetchone()
+        self._images[self._name] = self.serialize() if pages else b""  # nothing was ever written
         super().close()
 
     def _trace(self, statement: str) -> None:
