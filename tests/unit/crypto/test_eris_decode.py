@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import blake2b
+from hashlib import blake2b, shake_128
 
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -73,6 +73,27 @@ def refuses(forge: Forge, level: int, pair: bytes, length: int, at: int | None =
     for read in reads:
         with pytest.raises(MalformedError):
             read()
+    with pytest.raises(PotsherdError):  # where pairs are missing, their blocks are
+        located(forge, level, pair, length)
+
+
+def located(forge: Forge, level: int, pair: bytes, length: int) -> bytes:
+    """By arithmetic: the blocks are found by walking down naively, as deep as there are pairs."""
+    blocks: dict[tuple[int, int], bytes] = {}
+
+    def walk(at: int, index: int, found: bytes) -> None:
+        ciphertext = forge.blocks.get(found[:32])
+        if ciphertext is None:
+            return
+        blocks[at, index] = ciphertext
+        if at:
+            nonce = bytes(4) + bytes([at]) + bytes(11)
+            plain = Cipher(ChaCha20(found[32:], nonce), None).encryptor().update(ciphertext)
+            for number in range(16):
+                walk(at - 1, index * 16 + number, plain[64 * number : 64 * number + 64])
+
+    walk(level, 0, pair)
+    return eris.decode_blocks(capability(level, pair), length, blocks)
 
 
 def known_length(forge: Forge, level: int, pair: bytes, length: int) -> bytes:
@@ -98,17 +119,21 @@ def test_the_forge_writes_eris() -> None:
     root = forge.node([left, right], 2)
     content = FULL * 16 + b"end"
     assert forge.decode(2, root) == content
+    assert known_length(forge, 2, root, len(content)) == content
+    assert located(forge, 2, root, len(content)) == content
     encoded = eris.encode_many([content], convergence_secret=SECRET)[0]
     assert encoded.capability == capability(2, root)
 
 
-@pytest.mark.parametrize("last", [b"", b"x", b"x\x80y", b"\x80\x01", b"\x81"])
+@pytest.mark.parametrize("last", [b"", b"x", b"x\x80y", b"\x80\x01", b"\x81", b"en\x80d"])
 def test_a_last_leaf_without_padding(last: bytes) -> None:
     """All zeros: some decoders take everything away and find no 0x80 to complain about."""
     forge = Forge()
     with pytest.raises(MalformedError, match="padding"):
         forge.decode(0, forge.leaf(last))
-    refuses(forge, 1, forge.node([forge.leaf(FULL), forge.leaf(last)], 1), KIB + 1)
+    root = forge.node([forge.leaf(FULL), forge.leaf(last)], 1)
+    for length in (KIB + 1, KIB + 2):
+        refuses(forge, 1, root, length, at=KIB)
 
 
 def test_a_left_child_that_is_not_full() -> None:
@@ -141,8 +166,10 @@ def test_something_behind_the_last_child() -> None:
 def test_the_root_key_is_checked() -> None:
     forge = Forge()
     plain = b"".join([forge.leaf(FULL), forge.leaf(END)]).ljust(KIB, b"\0")
+    root = forge.block(plain, 1, key=b"k" * 32)
     with pytest.raises(MalformedError, match="key"):
-        forge.decode(1, forge.block(plain, 1, key=b"k" * 32))
+        forge.decode(1, root)
+    refuses(forge, 1, root, KIB + 3)
 
 
 def test_the_keys_of_inner_nodes_are_checked() -> None:
@@ -319,6 +346,23 @@ def test_a_decoder_wants_and_keeps_a_bounded_number_of_blocks() -> None:
         if pieces or not outstanding:
             kept = 0
     assert given == content
+
+
+def test_the_window_holds_when_inner_nodes_come_in_the_wrong_order() -> None:
+    """The children of a late node stand before those of an early one, and would push them out."""
+    content = shake_128(b"window").digest(33 << 20)
+    encoded = eris.encode_many([content], convergence_secret=SECRET, block_size=32 * KIB)[0]
+    blocks = store(encoded)
+    decoder = eris.Decoder(encoded.capability, size_limit=LIMIT)
+    (root,) = decoder.wants()
+    decoder.supply(root, blocks[root.reference])
+    first, second = decoder.wants()
+    assert (first.level, second.level) == (1, 1)
+    leaves = 0
+    for node in (second, first):
+        decoder.supply(node, blocks[node.reference])
+        leaves += sum(want.level == 0 for want in decoder.wants())
+    assert leaves * 32 * KIB == BYTES_AHEAD
 
 
 def test_unwanted_and_late_blocks_are_ignored(sample: tuple[bytes, eris.Encoded]) -> None:

@@ -207,3 +207,18 @@ def test_a_master_of_another_length_is_refused() -> None:
     for size in (0, 31, 33):
         with pytest.raises(MalformedError):
             RecoveryFile.decode(text + armour.wrap("MASTER", bytes(size)))
+
+
+def test_spare_bits_of_the_last_character_are_no_second_spelling() -> None:
+    text = armour.wrap("NETWORK", b"x")  # 4 bytes with the check: 7 characters, 3 spare bits
+    line = text.splitlines()[1]
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+    last = alphabet.index(line[-1])
+    assert last % 8 == 0
+    assert armour.unwrap("NETWORK", text, size_max=1) == b"x"
+    for spare in range(1, 8):
+        other = text.replace(line, line[:-1] + alphabet[last + spare])
+        with pytest.raises(MalformedError, match="typo"):
+            armour.unwrap("NETWORK", other, size_max=1)
+    with pytest.raises(MalformedError, match="too long"):
+        armour.unwrap("NETWORK", armour.wrap("NETWORK", b"xy"), size_max=1)
