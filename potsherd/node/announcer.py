@@ -108,10 +108,11 @@ class Announcer:
         return AnnouncerStatistics(self._announced, self._failed, self._passes)
 
     def committed(self, held: Held) -> None:
-        """A new shard: announced within moments if its index is among the first eight.
+        """A new shard, or a new head beside it: announced soon if its index is among the first eight.
 
         Others hold the lower indices, or soon will: the roster that says so is still on its way.
         """
+        self._lately.pop(held.segment_id, None)
         if held.index >= ANNOUNCERS:
             return
         if len(self._new) >= NEW_MAX:
@@ -138,16 +139,19 @@ class Announcer:
             if done is None or now - done[0] >= ASKED_PAUSE_S:
                 fresh.append(one)
         await self._announce(fresh)
-        return min((self._lately[one.segment_id][1] for one in held), default=0)
+        notes = [self._lately.get(one.segment_id, (0.0, 0)) for one in held]
+        return min((keepers for _, keepers in notes), default=0)
 
     async def _announce(self, held: Sequence[Held]) -> None:
         if not held:
             return
-        announcements = [a for one in held for a in await self._announcements(one)]
+        waiting = [one for one in held if self._new.pop(one.segment_id, None)]
         try:
+            announcements = [a for one in held for a in await self._announcements(one)]
             keepers = await self._dht.announce(announcements)
         except PotsherdError:
             self._failed += len(held)
+            self._new.update((one.segment_id, one) for one in waiting)
             raise
         self._announced += len(held)
         now = self._env.monotonic()
@@ -195,8 +199,6 @@ class Announcer:
             except PotsherdError:
                 self._wake.set()
                 raise
-            for held in batch:
-                self._new.pop(held.segment_id, None)
 
     async def step(self) -> float:
         """Go through one page of segments; how many seconds to wait before the next."""

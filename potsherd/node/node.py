@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from potsherd.crypto.membership import Member, NetworkConfig
 from potsherd.dht import Dht, DhtStatistics
@@ -236,15 +236,15 @@ class Node:
 
     def _run_all(self, bootstrap: Sequence[tuple[bytes, Address]]) -> None:
         settings = self.settings
-        self._spawn("announcer", self._announcer.run())
-        self._spawn("heartbeats", self._make_heartbeats().run())
-        self._spawn("presence", self._every(settings.presence_period_s, self._publish))
-        self._spawn("watch list", self._every(settings.roster_period_s, self._prune_peers))
-        self._spawn("sweep", self._every(settings.sweep_period_s, self._sweep))
+        self._spawn("announcer", self._announcer.run)
+        self._spawn("heartbeats", self._make_heartbeats().run)
+        self._spawn("presence", partial(self._every, settings.presence_period_s, self._publish))
+        self._spawn("watch list", partial(self._every, settings.roster_period_s, self._prune_peers))
+        self._spawn("sweep", partial(self._every, settings.sweep_period_s, self._sweep))
         if not self._joined:
-            self._spawn("join", self._keep_joining(bootstrap))
+            self._spawn("join", partial(self._keep_joining, bootstrap))
 
-    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.get_running_loop().create_task(self._guard(name, work))
 
         async def end() -> None:
@@ -254,9 +254,9 @@ class Node:
 
         self._stack.push_async_callback(end)
 
-    async def _guard(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except Exception as error:
             _LOG.exception("the node's task %r failed", name)
             if not self._failed.done():

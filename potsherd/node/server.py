@@ -64,7 +64,7 @@ class Neighbours(Protocol):
         """Where that node was last met."""
 
     def committed(self, held: Held) -> None:
-        """A shard has been stored: announce it soon."""
+        """A shard has been stored, or a head beside one: announce it soon."""
 
     async def announce_asked(self, held: Sequence[Held]) -> int:
         """Announce and say how many record keepers took it, at least."""
@@ -443,6 +443,7 @@ class _Connection:
         if held.descriptor.owner_key != genesis.owner:
             raise RefusedError("the head is not by the segment's owner")
         await self._store.put_head(body.segment_id, body.genesis, body.head)
+        self._server.neighbours.committed(held)
         return records.Done(), ()
 
     async def _heads(self, request: Request) -> Answer:
