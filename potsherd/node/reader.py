@@ -25,12 +25,13 @@ from potsherd.errors import (
     NotEnoughShards,
     NotFoundError,
     PotsherdError,
+    UnreachableError,
 )
 from potsherd.node.records import PAYLOAD_MAX
 from potsherd.node.session import Session
 from potsherd.ports import Address
 
-__all__ = ["Holder", "SegmentReader", "find_entry"]
+__all__ = ["Holder", "SegmentReader", "find_entry", "probe"]
 
 HEDGE_S = 1.5
 """A column that has not answered by then is rebuilt from others at the same time."""
@@ -152,7 +153,7 @@ class SegmentReader:
 
     async def _introduce(self, key: bytes) -> None:
         async with asyncio.timeout(READ_TIMEOUT_S):
-            peer = await self._session.peer(key)
+            peer = await self._session.peer(key, near=self._key)
             raw = await peer.descriptor(self.segment_id)
             descriptor = Descriptor.decode(raw)
             if descriptor.segment_id != self.segment_id:
@@ -307,7 +308,7 @@ class SegmentReader:
             try:
                 async with asyncio.timeout(READ_TIMEOUT_S):
                     for part in _requests(runs, self.descriptor.cell_size):
-                        await self._fetch_part(holder, part, cells)
+                        await self.fetch_part(holder, part, cells)
                 return
             except (PotsherdError, TimeoutError) as failure:
                 self._away[holder.key] = self._env.monotonic() + AWAY_S
@@ -315,18 +316,32 @@ class SegmentReader:
                 error = failure if isinstance(failure, PotsherdError) else None
         raise error or NotFoundError(f"no holder of piece {index} answers")
 
-    async def _fetch_part(
+    async def fetch_part(
         self,
         holder: Holder,
         runs: Sequence[tuple[int, int]],
         cells: dict[tuple[int, int], memoryview],
     ) -> None:
-        peer = await self._session.peer(holder.key, holder.address)
+        """Put verified cells of one holder's shard into `cells`. Raises PotsherdError."""
+        near = self.descriptor.placement_key
+        peer = await self._session.peer(holder.key, holder.address, near=near)
         data, proofs = await peer.read(self.segment_id, holder.index, runs)
         checked = await self._env.offload(
             _verify, self.descriptor, holder.index, runs, memoryview(data), proofs
         )
         cells.update(checked)
+
+
+async def probe(reader: SegmentReader, holder: Holder, rows: Sequence[int]) -> None:
+    """Have a holder prove that it has these rows of its shard. Raises PotsherdError when it does not."""
+    cells: dict[tuple[int, int], memoryview] = {}
+    try:
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            for part in _requests(_runs(rows), reader.descriptor.cell_size):
+                await reader.fetch_part(holder, part, cells)
+                cells.clear()
+    except TimeoutError:
+        raise UnreachableError("no answer in time") from None
 
 
 def _cells(geometry: Geometry, offset: int, length: int) -> range:

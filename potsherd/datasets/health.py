@@ -1,0 +1,159 @@
+"""How well an archive is kept: every holder is asked to prove what it says it keeps.
+
+"Live" means proven just now: a random cell of the shard, or with `deep` all of them, came back with a
+proof to the shard root. Two holders of one index count once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from potsherd.errors import IntegrityError, NotFoundError, PotsherdError
+from potsherd.node.reader import Holder, SegmentReader, probe
+from potsherd.node.session import Session
+from potsherd.ports import Address
+
+__all__ = ["Health", "SegmentHealth", "SegmentName", "ShardHealth", "examine"]
+
+PROBES_AT_ONCE = 32
+SEGMENTS_AT_ONCE = 8
+DEEP_ROWS = 64
+"""Rows asked for at a time in a deep examination: 2 MiB of cells."""
+
+
+@dataclass(frozen=True)
+class SegmentName:
+    """Which segment, and where it is announced."""
+
+    segment_id: bytes
+    placement_key: bytes
+    k: int
+    n: int
+
+
+@dataclass(frozen=True)
+class ShardHealth:
+    """One shard at one holder."""
+
+    index: int
+    key: bytes
+    address: Address | None
+    live: bool
+    trouble: str
+    """Why it is not live; empty when it is."""
+
+
+@dataclass(frozen=True)
+class SegmentHealth:
+    """One segment with everybody who says to keep a shard of it."""
+
+    segment_id: bytes
+    k: int
+    n: int
+    r: int
+    """Repair starts when fewer are live; 0 when not even a descriptor was found."""
+    stream_length: int
+    shards: tuple[ShardHealth, ...]
+
+    @property
+    def live(self) -> int:
+        """Distinct indices proven just now."""
+        return len({shard.index for shard in self.shards if shard.live})
+
+    @property
+    def survives(self) -> int:
+        """Holders that may still go; negative when the segment cannot be read now."""
+        return self.live - self.k
+
+
+@dataclass(frozen=True)
+class Health:
+    """The segments of an archive in its order, and when they were asked."""
+
+    segments: tuple[SegmentHealth, ...]
+    proven_at: int
+    """Seconds since 1970, UTC."""
+    deep: bool
+
+    @property
+    def weakest(self) -> SegmentHealth:
+        """The segment that survives least."""
+        return min(self.segments, key=lambda segment: segment.survives)
+
+    @property
+    def readable(self) -> bool:
+        """Whether every segment has k live shards."""
+        return all(segment.survives >= 0 for segment in self.segments)
+
+    @property
+    def on_target(self) -> bool:
+        """Whether no segment needs repair."""
+        return all(segment.r and segment.live >= segment.r for segment in self.segments)
+
+    @property
+    def wrong(self) -> int:
+        """Shards whose bytes were wrong: rot, or a liar."""
+        return sum(s.trouble.startswith("wrong") for g in self.segments for s in g.shards)
+
+
+async def examine(
+    session: Session,
+    segments: Sequence[SegmentName],
+    *,
+    deep: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Health:
+    """Ask all holders of all segments; `progress` is called with the number of segments done."""
+    gate, probes = asyncio.Semaphore(SEGMENTS_AT_ONCE), asyncio.Semaphore(PROBES_AT_ONCE)
+    done = 0
+
+    async def one(name: SegmentName) -> SegmentHealth:
+        nonlocal done
+        async with gate:
+            found = await _segment(session, name, probes, deep=deep)
+        done += 1
+        if progress is not None:
+            progress(done)
+        return found
+
+    found = await asyncio.gather(*(one(name) for name in segments))
+    return Health(tuple(found), int(session.env.utc()), deep)
+
+
+async def _segment(
+    session: Session, name: SegmentName, probes: asyncio.Semaphore, *, deep: bool
+) -> SegmentHealth:
+    reader = SegmentReader(session, name.segment_id, name.placement_key)
+    try:
+        await reader.locate()
+    except NotFoundError:
+        return SegmentHealth(name.segment_id, name.k, name.n, 0, 0, ())
+    holders = [holder for holders in reader.holders.values() for holder in holders]
+
+    async def one(holder: Holder) -> ShardHealth:
+        async with probes:
+            trouble = await _prove(session, reader, holder, deep=deep)
+        return ShardHealth(holder.index, holder.key, holder.address, not trouble, trouble)
+
+    shards = await asyncio.gather(*(one(holder) for holder in holders))
+    d = reader.descriptor
+    shards.sort(key=lambda shard: (shard.index, shard.key))
+    return SegmentHealth(name.segment_id, d.k, d.n, d.r, d.stream_length, tuple(shards))
+
+
+async def _prove(session: Session, reader: SegmentReader, holder: Holder, *, deep: bool) -> str:
+    """Empty, or why the holder did not prove its shard."""
+    rows = reader.descriptor.rows
+    try:
+        if not deep:
+            await probe(reader, holder, [session.env.rng.randrange(rows)])
+            return ""
+        for start in range(0, rows, DEEP_ROWS):
+            await probe(reader, holder, range(start, min(rows, start + DEEP_ROWS)))
+    except IntegrityError as error:
+        return f"wrong bytes: {error}"
+    except PotsherdError as error:
+        return f"no answer: {error}"
+    return ""
