@@ -122,7 +122,8 @@ class Geometry:
         """Whether a writer under `limits` can have made it."""
         if self.cell_size == limits.cell_size:
             return self.rows <= limits.rows_max(self.k)
-        return self.rows == 1 and self.cell_size == limits.small_cell(self.k, self.stream_length)
+        small = limits.small_cell(self.k, self.stream_length)
+        return self.cell_size == small < limits.cell_size
 
     @property
     def row_bytes(self) -> int:

@@ -101,14 +101,13 @@ class _Aligned:
         self._cell_size = cell_size
         self._extents: list[Extent] = []
 
-    def room_after_padding(self, block_size: int) -> int:
-        return self._capacity - self.offset - self._gap(block_size)
-
-    def _gap(self, block_size: int) -> int:
-        return -self.offset % self._cell_size if block_size == self._cell_size else 0
+    @property
+    def room(self) -> int:
+        # padding need not be counted: 32 KiB blocks come in whole cells, and so does the capacity
+        return self._capacity - self.offset
 
     def pad(self) -> list[Step]:
-        gap, offset = self._gap(self._cell_size), self.offset
+        gap, offset = -self.offset % self._cell_size, self.offset
         self.offset += gap
         return [Pad(self.segment, offset, gap)] if gap else []
 
@@ -135,7 +134,7 @@ class _Aligned:
 
     def _extend(self, extent: Extent) -> None:
         last = self._extents[-1] if self._extents else None
-        if last and last[:1] == extent[:1] and last.offset + last.length == extent.offset:
+        if last and last.segment_number == extent.segment_number:  # nothing comes between them
             self._extents[-1] = last._replace(length=last.length + extent.length)
         else:
             self._extents.append(extent)
@@ -278,7 +277,7 @@ class StreamLayout:
         self._check_run(block_size, length)
         if length > self._capacity:
             raise LimitError(f"{length} bytes do not fit a segment of {self._capacity}")
-        return length <= self._aligned.room_after_padding(block_size)
+        return length <= self._aligned.room
 
     def close(self) -> list[Step]:
         """Close the open segment between two encodings; nothing if it is empty. Aligned only."""

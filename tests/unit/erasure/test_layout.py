@@ -79,7 +79,7 @@ def test_tables_that_no_writer_makes_do_not_conform() -> None:
     assert not Geometry(1, 1, 64, 2, 100).conforms()  # small cells, two rows
     assert not Geometry(1, 1, 128, 1, 64).conforms()  # cells larger than needed
     assert not Geometry(1, 1, 100, 1, 100).conforms()  # not a multiple of 64
-    assert not Geometry(1, 1, 65536, 1, 1).conforms()  # larger than a cell
+    assert not Geometry(1, 1, 65536, 1, 65536).conforms()  # larger than a cell
     assert not Geometry(4, 4, 32768, 8193, 8193 * 4 * 32768).conforms()  # too many rows
     assert Geometry(4, 4, 32768, 1, 100).conforms()  # the tail of a long stream
 
