@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import logging
 import os
@@ -17,6 +16,8 @@ import typer
 from potsherd.cli.output import Output
 
 if TYPE_CHECKING:
+    import asyncio
+
     from potsherd.cli.config import Config
     from potsherd.datasets.home import Home
     from potsherd.datasets.networks import Network
@@ -76,6 +77,8 @@ def real(folder: Path) -> Env:
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run to the end on a loop of its own; uvloop's when the extra [fast] is installed."""
+    import asyncio
+
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with suppress(ImportError):
         factory = importlib.import_module("uvloop").new_event_loop
