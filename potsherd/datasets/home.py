@@ -12,19 +12,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from potsherd.crypto.keys import MASTER_BYTES, Master
 from potsherd.datasets.networks import Networks
-from potsherd.datasets.small_files import private_folder, read_small, write_private
-from potsherd.errors import MalformedError, NotFoundError, RefusedError
+from potsherd.datasets.small_files import private_folder, read_json, read_small, write_private
+from potsherd.errors import MalformedError, NotFoundError, RefusedError, StorageError
 from potsherd.ports import Rng
 
 __all__ = ["HOME_VARIABLE", "Home"]
 
 HOME_VARIABLE = "POTSHERD_HOME"
+GUESSED_PUT_RATE = 20e6
+"""Bytes a second assumed before a put was measured here."""
+MEASURED_BYTES_MIN = 8 * 2**20
 
 
 def _base(environment: Mapping[str, str]) -> Path:
@@ -82,6 +86,20 @@ class Home:
     def networks(self) -> Networks:
         """The networks that can be used from here."""
         return Networks(self.folder / "networks")
+
+    def put_rate(self) -> float:
+        """Bytes of ciphertext a second of the last larger `put`, or a careful guess before the first."""
+        try:
+            rate = float(read_json(self.folder / "measured.json")["put_bytes_per_s"])
+        except (NotFoundError, StorageError, MalformedError, KeyError, TypeError, ValueError):
+            return GUESSED_PUT_RATE
+        return rate if 1.0 <= rate <= 1e12 else GUESSED_PUT_RATE
+
+    def measured(self, sent_bytes: int, seconds: float) -> None:
+        """Remember the rate of a put for the next estimate; small puts measure only latency."""
+        if sent_bytes >= MEASURED_BYTES_MIN and seconds > 0:
+            text = json.dumps({"version": 1, "put_bytes_per_s": sent_bytes / seconds})
+            write_private(self.folder / "measured.json", text.encode())
 
     def exists(self) -> bool:
         """Whether this person has a master key."""

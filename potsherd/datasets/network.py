@@ -15,8 +15,8 @@ from potsherd.datasets.spool import Spool
 from potsherd.datasets.stream import Entry as EntryTuple
 from potsherd.datasets.stream import WrittenSegment
 from potsherd.erasure.descriptor import Entry
-from potsherd.erasure.layout import Geometry, Limits
 from potsherd.erasure.layout import STANDARD as STANDARD_LIMITS
+from potsherd.erasure.layout import Geometry, Limits
 from potsherd.errors import PotsherdError, UsageError
 from potsherd.node.pusher import CommittedSegment, PushPlan, SegmentPusher
 from potsherd.node.reader import SegmentReader
@@ -43,7 +43,7 @@ class NetworkSink:
     """`SegmentSink` over a session: each segment a pusher.
 
     Which node was asked to take which index is kept in the spool, so that a resumed put asks the same
-    nodes, which have the bytes they got.
+    nodes, which have the bytes they got. `folder` on `Env.disk` takes the ciphertext of the segment in hand.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class NetworkSink:
         keys: DatasetKeys,
         code: CodeChoice,
         spool: Spool,
+        folder: str,
         *,
         limits: Limits = STANDARD_LIMITS,
     ) -> None:
@@ -60,6 +61,7 @@ class NetworkSink:
         self._keys = keys
         self._code = code
         self._spool = spool
+        self._folder = folder
         self._limits = limits
         self._pusher: SegmentPusher | None = None
         self._number = 0
@@ -75,7 +77,7 @@ class NetworkSink:
             owner=self._keys.owner,
             placement_key=placement_key,
             shard_bytes_max=self._shard_bytes_max(stream_bytes_max),
-            spool_path=f"segments/{segment_number}",
+            spool_path=f"{self._folder}/{segment_number}",
             preferred=tuple(known or ()),
         )
         self._number, self._pusher = segment_number, SegmentPusher(self._session, plan)

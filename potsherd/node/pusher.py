@@ -244,6 +244,7 @@ class SegmentPusher:
     async def _spool(self, data: Buffer) -> None:
         disk, path, k = self._env.disk, self._plan.spool_path, self._plan.k
         if not self._spooled:
+            await self._env.offload(disk.remove, path)  # of a run that was killed
             await self._env.offload(disk.create, path, k * self._plan.shard_bytes_max)
             self._spooled = True
         await self._env.offload(disk.write, path, self._rows * k * self._cell_size, data)
