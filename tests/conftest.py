@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ settings.register_profile(
     "explore", settings.get_profile("suite"), derandomize=False, max_examples=1000
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+# Python 3.11 makes an event loop for whoever asks first. pytest-asyncio asks, puts it back and never closes
+# it, which warns, and warnings are errors: say that there is none.
+asyncio.set_event_loop(None)
 
 CHECKOUT_VARIABLE = "POTSHERD_CHECKOUT"
 """Where the sources are when the tests run on an installed wheel; see .ci/run."""

@@ -128,13 +128,14 @@ class Server:
         responder = Responder(stream, idle_timeout_s=self.limits.idle_timeout_s)
         try:
             member = await self._greet(responder, stream)
-            with self._seat(member):
-                connection = _Connection(self, member)
-                await responder.serve(connection.prepare)
         except (PotsherdError, TimeoutError) as error:
             self.counts.refused_connections += 1
             _LOG.info("refused a connection: %s", error)
             await self._dismiss(stream)
+            return
+        try:
+            with self._seat(member):
+                await responder.serve(_Connection(self, member).prepare)
         finally:
             stream.abort()
 
