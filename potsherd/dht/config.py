@@ -25,7 +25,7 @@ class DhtConfig:
     path_seeds_min: int = 3
     """Contacts that each path must start with; with fewer there are fewer paths."""
     candidates_max: int = 64
-    """Candidates that one path remembers; the farthest are forgotten first."""
+    """Candidates not asked yet that one path remembers; the farthest are forgotten first."""
     asks_max: int = 160
     """Contacts that one look-up asks at most; then it ends with what it has."""
     pages_max: int = 16

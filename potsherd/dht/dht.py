@@ -54,11 +54,26 @@ class Dht:
         """
         try:
             self._engine.start()
-            await self._join(bootstrap)
+            await self.join(bootstrap)
         except BaseException:
             await self._engine.close()
             raise
         self._maintenance.start()
+
+    async def join(self, bootstrap: Sequence[tuple[bytes, Address]]) -> None:
+        """Greet nodes known by (node key, address), then look around; may be called again.
+
+        Raises as `start`, but goes on running: for a node that keeps trying.
+        """
+        own_key = self._engine.membrane.my_key
+        others = [(key, address) for key, address in bootstrap if key != own_key]
+        if not others:
+            return
+        outcomes = await asyncio.gather(
+            *(self._greet(key, address) for key, address in others), return_exceptions=True
+        )
+        _judge_greetings(outcomes)
+        await self._look_around()
 
     async def close(self) -> None:
         """End all that is under way and free the socket; records kept for others are gone."""
@@ -175,17 +190,6 @@ class Dht:
         if len(key) != 32:
             raise UsageError("a node key has 32 bytes")
         return await self._engine.ask(Contact(_NO_ID, key, address), Ping())
-
-    async def _join(self, bootstrap: Sequence[tuple[bytes, Address]]) -> None:
-        own_key = self._engine.membrane.my_key
-        others = [(key, address) for key, address in bootstrap if key != own_key]
-        if not others:
-            return
-        outcomes = await asyncio.gather(
-            *(self._greet(key, address) for key, address in others), return_exceptions=True
-        )
-        _judge_greetings(outcomes)
-        await self._look_around()
 
     async def _look_around(self) -> None:
         """Get to know the own neighbourhood, then parts of the id space that are far from it."""

@@ -424,9 +424,9 @@ class Exchange:
         size: int,
     ) -> Drop | None:
         """Send a reply unless it is longer than the request: nobody is worth being spoofed."""
-        body = message.encode()
-        frame = Frame(int(Flag.REPLY), TYPES[type(message)], asked.request_id, chain, body)
         try:
+            body = message.encode()
+            frame = Frame(int(Flag.REPLY), TYPES[type(message)], asked.request_id, chain, body)
             data = self._seal(key, frame, 0)
         except MalformedError:
             return Drop.TOO_LONG

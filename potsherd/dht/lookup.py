@@ -145,7 +145,7 @@ class Lookup:
     def last_asks(self) -> list[Candidate]:
         """At the end: those of the nearest few whose answers were cut shorter than our `width`.
 
-        A datagram has room for 18 contacts, so the last ones of the nearest 20 are often in no first
+        A datagram has room for 17 contacts, so the last ones of the nearest 20 are often in no first
         page. Marked as asked; each goes on at its `rest`.
         """
         if self._stopped or not self._patient:
@@ -184,17 +184,17 @@ class Lookup:
         self._trim(path)
 
     def _trim(self, path: int) -> None:
-        """Forget the farthest candidate that was not asked."""
+        """Forget the farthest candidate that was not asked, when those are too many."""
         candidates = self._paths[path]
         if len(candidates) <= self._config.candidates_max:
             return
-        for place in range(len(candidates) - 1, -1, -1):
-            if candidates[place].state is State.NEW:
-                forgotten = candidates.pop(place)
-                if not any(forgotten in other for other in self._paths):
-                    del self._candidates[forgotten.contact]
-                    self._claims[forgotten.contact.dht_id] -= 1
-                return
+        fresh = [c for c in candidates if c.state is State.NEW]
+        if len(fresh) <= self._config.candidates_max:
+            return
+        candidates.remove(fresh[-1])
+        if not any(fresh[-1] in other for other in self._paths):
+            del self._candidates[fresh[-1].contact]
+            self._claims[fresh[-1].contact.dht_id] -= 1
 
     def _window(
         self, candidates: list[Candidate], width: int, *, patient: bool = False

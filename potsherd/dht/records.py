@@ -64,7 +64,7 @@ class PresenceRecord(Record):
     """A presence as it is signed; kept under its own `dht_id`."""
 
     TYPE: ClassVar[str] = "presence"
-    SIZE_MAX: ClassVar[int] = 768
+    SIZE_MAX: ClassVar[int] = 800
 
     dht_id: Annotated[bytes, Bytes(ID_SIZE)]
     key: Annotated[bytes, Bytes(32)]

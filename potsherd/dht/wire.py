@@ -67,7 +67,7 @@ TAG_SIZE = 6
 """Bytes of a DHT id's tail in `Presences.known`."""
 RECORDS_PER_STORE = 16
 _HEADER = struct.Struct(">8sBB16sHH")
-_SIGNED_MAX = 64 + 768
+_SIGNED_MAX = 64 + 800
 
 
 class Flag(enum.IntFlag):

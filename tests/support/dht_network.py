@@ -88,7 +88,7 @@ class Side:
     def answer(self, request: Request, now: float, utc: float) -> Record | None:
         """See `exchange.Handler`."""
         self.requests.append(request)
-        return self.reply
+        return Pong() if isinstance(request.message, Ping) else self.reply
 
     def heard(self, contact: Contact, now: float) -> None:
         """See `exchange.Handler`."""
