@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from potsherd.cli import data, lab, network, node, setup
+from potsherd.cli import data, lab, network, node, setup, store
 from potsherd.cli.output import Output
 from potsherd.errors import PotsherdError
 
@@ -36,7 +36,9 @@ app = typer.Typer(
     add_completion=False,
 )
 setup.register(app)
-data.register(app)
+app.command("put")(store.put)
+app.command("list")(store.list_)
+app.command("peers")(data.peers)
 network.register(app)
 node.register(app)
 lab.register(app)
