@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from potsherd.crypto.hashing import head_locator
 from potsherd.crypto.keys import Genesis
 from potsherd.dht import Announcement, Dht
-from potsherd.errors import PotsherdError
+from potsherd.errors import PeerError, PotsherdError
 from potsherd.node.records import RosterEntry
 from potsherd.node.store import Held, ShardStore
 from potsherd.ports import Env
@@ -126,11 +126,16 @@ class Announcer:
         self._changed = True
         self._wake.set()
 
+    def start_over(self) -> None:
+        """The network is there at last: what was announced so far has reached nobody else."""
+        self._lately.clear()
+        self.holders_changed()
+
     async def announce_asked(self, held: Sequence[Held]) -> int:
         """Announce at a peer's request, whatever the rank, but no segment twice within ASKED_PAUSE_S.
 
-        The least number of record keepers that took a record, now or lately. Raises PeerError when the
-        DHT cannot be reached.
+        The least number of record keepers that took a record, now or lately. Raises PeerError when nobody
+        takes one.
         """
         now = self._env.monotonic()
         fresh = []
@@ -149,6 +154,8 @@ class Announcer:
         try:
             announcements = [a for one in held for a in await self._announcements(one)]
             keepers = await self._dht.announce(announcements)
+            if not keepers:
+                raise PeerError("no record keeper took an announcement")
         except PotsherdError:
             self._failed += len(held)
             self._new.update((one.segment_id, one) for one in waiting)

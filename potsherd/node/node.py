@@ -36,6 +36,8 @@ __all__ = ["Node", "NodeStatus"]
 
 BIND_TRIES = 16
 """Ports tried when the system may choose: one must be free for UDP and TCP alike."""
+PRESENCE_WAIT_S = 10.0
+"""Seconds that starting waits for the first presence to be taken."""
 HEARTBEAT_TICKS = 10
 """Steps of the heartbeats in one interval, at least; a step at least every minute."""
 
@@ -168,6 +170,7 @@ class Node:
         self._announcer = self._make_announcer()
         await self.dht.start([])
         await self._join(bootstrap)
+        await self._publish_first()
         self._run_all(bootstrap)
 
     async def _bind(self) -> tuple[Datagrams, Listener]:
@@ -318,7 +321,21 @@ class Node:
         self._trouble, self._published = "", None
         with suppress(PotsherdError):
             await self._publish()
-        self._announcer.holders_changed()
+        self._announcer.start_over()
+
+    async def _publish_first(self) -> None:
+        """Be known before `start` returns, unless that takes long; then it goes on in the background.
+
+        Raises MembershipError when another node has this place in the network.
+        """
+        try:
+            async with asyncio.timeout(PRESENCE_WAIT_S):
+                if self._joined:
+                    await self._publish()
+        except MembershipError:
+            raise
+        except (PotsherdError, TimeoutError) as error:
+            _LOG.warning("the presence is not published yet: %s", error)
 
     async def _publish(self) -> None:
         """Say where the node is and how much room it has; the DHT repeats it until that changes."""
