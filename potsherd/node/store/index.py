@@ -17,14 +17,13 @@ from typing import Any, TypeVar, cast
 from potsherd.errors import LimitError, PotsherdError, QuotaError, StorageError
 from potsherd.node.store.ledger import Ledger
 from potsherd.node.store.schema import scalar
-from potsherd.node.store.types import StoreConfig
+from potsherd.node.store.types import FRAME_HEADER_BYTES, TRANSACTION_PAGES_MAX, StoreConfig
 from potsherd.ports import Env
 
 __all__ = ["Index", "Transaction", "fold_log", "storage_error"]
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], Any]
-FRAME_HEADER_BYTES = 24
 READS_PER_TURN_MAX = 64
 """Reads done in one call off the loop, so that a commit waits for a bounded time."""
 SPARE_MIN_BYTES = 2**20
@@ -93,8 +92,8 @@ class Index:
         """
         if len(self._writes) >= self._config.writes_waiting_max:
             raise LimitError("too many transactions wait for the index")
-        if pages > self._group_pages:
-            raise LimitError(f"a transaction of {pages} pages, at most {self._group_pages}")
+        if pages > TRANSACTION_PAGES_MAX:
+            raise LimitError(f"a transaction of {pages} pages, at most {TRANSACTION_PAGES_MAX}")
         transaction = Transaction(work, pages, opening, self._promise())
         self._writes.append(transaction)
         self._wake.set()

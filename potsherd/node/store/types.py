@@ -10,12 +10,14 @@ from potsherd.errors import UsageError
 
 __all__ = [
     "DATASETS_PER_SEGMENT_MAX",
+    "FRAME_HEADER_BYTES",
     "HEADS_MAX",
     "HEAD_FORKS_MAX",
     "HEAD_NUMBERS_MAX",
     "LEASES_PER_SEGMENT_MAX",
     "ROSTER_MAX",
     "ROSTER_NODES_MAX",
+    "TRANSACTION_PAGES_MAX",
     "Held",
     "Recovery",
     "StageState",
@@ -34,6 +36,10 @@ HEAD_NUMBERS_MAX = 4
 HEAD_FORKS_MAX = 2
 """Different heads of one number: two prove a fork, further ones prove nothing more."""
 HEADS_MAX = HEAD_NUMBERS_MAX * HEAD_FORKS_MAX
+FRAME_HEADER_BYTES = 24
+"""Of a page in the write-ahead log."""
+TRANSACTION_PAGES_MAX = 240
+"""Pages that one transaction dirties at most; larger work is split."""
 DATASETS_PER_SEGMENT_MAX = 4
 """Datasets whose heads are kept beside one segment; a further one is refused."""
 
@@ -68,8 +74,8 @@ class StoreConfig:
     """Leaf hashes whose Merkle trees stay in memory; about 150 bytes each."""
 
     def __post_init__(self) -> None:
-        if self.wal_bytes_max < 64 * self.page_bytes or not 512 <= self.page_bytes <= 65536:
-            raise UsageError("a write-ahead log of less than 64 pages")
+        if self.wal_bytes_max < 2 * TRANSACTION_PAGES_MAX * (self.page_bytes + FRAME_HEADER_BYTES):
+            raise UsageError("a write-ahead log that does not hold the largest transaction twice")
         if self.small_shard_max <= CELL_SIZE:
             raise UsageError("shards of one cell live in the index: it may be a short one")
 
