@@ -142,9 +142,8 @@ def _multiply_chunk(schedule: Schedule, inputs: list[Bytes], outputs: list[Bytes
         k * width, m * width, max(k, m) * width // 2, words << schedule[0]
     )
     for column, data in zip(source.reshape(k, width), inputs, strict=True):
-        flat = column.view(np.uint8)
-        flat[:size].reshape(data.shape)[...] = data
-        flat[size:] = 0
+        # what fills the last block is whatever was there: bytes do not mix, and its products are dropped
+        column.view(np.uint8)[:size].reshape(data.shape)[...] = data
     _transpose_bits(source.reshape(k, 8, words), scratch)
     planes_out = target.reshape(8 * m, words)
     _combine(schedule, source.reshape(8 * k, words), planes_out, tables.reshape(-1, words))
