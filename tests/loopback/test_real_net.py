@@ -1,0 +1,409 @@
+"""What only sockets can do wrong: hostile TLS, silent peers, killed processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+import potsherd
+from potsherd.errors import PeerError, UnreachableError, UsageError
+from potsherd.node.real import net as real_net
+from potsherd.node.real import streams as real_streams
+from potsherd.node.real import tls
+from potsherd.node.real.net import RealListener, RealNet
+from potsherd.node.real.streams import TlsStream
+from potsherd.ports import Address, Identity, Stream
+
+LOCAL = Address("127.0.0.1", 0)
+NETWORK = b"n" * 32
+
+
+def identity(number: int, network: bytes = NETWORK) -> Identity:
+    seed = bytes([number]) * 32
+    key = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    return Identity(seed, key, network)
+
+
+ANNA, BERT = identity(1), identity(2)
+
+
+async def greet(stream: Stream) -> None:
+    await stream.write(b"hello")
+
+
+@contextlib.asynccontextmanager
+async def listening(accept: Any = greet) -> AsyncIterator[RealListener]:
+    listener = await RealNet().listen(LOCAL, BERT, accept)
+    yield listener
+    await listener.close()
+
+
+async def assert_serves(listener: RealListener) -> None:
+    stream = await RealNet().dial(listener.address, ANNA, BERT.key, timeout_s=5)
+    assert await stream.read_exactly(5) == b"hello"
+    await stream.close()
+
+
+# certificates
+
+
+def test_certificate_is_a_function_of_the_key() -> None:
+    assert tls.node_certificate(ANNA.seed) == tls.node_certificate(ANNA.seed)
+    assert tls.node_certificate(ANNA.seed) != tls.node_certificate(BERT.seed)
+    certificate = x509.load_der_x509_certificate(tls.node_certificate(ANNA.seed))
+    assert certificate.not_valid_before_utc.year == 1970
+    assert certificate.not_valid_after_utc.year == 9999
+    assert certificate.serial_number.bit_length() <= 159
+
+
+def test_key_that_does_not_belong_to_the_seed_is_a_mistake() -> None:
+    with pytest.raises(UsageError):
+        tls.Contexts().client(Identity(ANNA.seed, BERT.key, NETWORK))
+
+
+def test_contexts_are_bounded() -> None:
+    contexts = tls.Contexts()
+    first = contexts.client(identity(0))
+    assert contexts.client(identity(0)) is first
+    for number in range(1, tls.CONTEXTS_MAX + 1):
+        contexts.client(identity(number))
+    assert len(contexts._kept) == tls.CONTEXTS_MAX
+    assert contexts.client(identity(0)) is not first
+
+
+def test_network_is_named_in_the_protocol_name() -> None:
+    assert tls.alpn(bytes(range(32))) == "potsherd/1:0001020304050607"
+
+
+# hostile and broken clients
+
+
+def stranger_context(chain: bytes | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols([tls.alpn(NETWORK)])
+    if chain is not None:
+        tls._load_from_memory(context, chain)
+    return context
+
+
+def certified(key: Any, name: str, authority_seed: bytes) -> bytes:
+    """A certificate and its private key as a hostile client would make them."""
+    authority = Ed25519PrivateKey.from_private_bytes(authority_seed)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, tls.AUTHORITY_NAME)]))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(tls.VALID_FROM)
+        .not_valid_after(tls.VALID_UNTIL)
+        .sign(authority, None)
+    )
+    pem: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return pem + certificate.public_bytes(Encoding.PEM)
+
+
+async def is_served(listener: RealListener, context: ssl.SSLContext) -> bool:
+    """TLS 1.3 tells a refused client at its first read."""
+    try:
+        reader, writer = await asyncio.open_connection(*listener.address, ssl=context)
+        data = await reader.read(5)
+    except OSError:
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return data == b"hello"
+
+
+async def test_clients_without_a_node_certificate_are_refused() -> None:
+    mallory = Ed25519PrivateKey.from_private_bytes(b"m" * 32)
+    async with listening() as listener:
+        good = certified(mallory, "mallory", tls.AUTHORITY_SEED)
+        assert await is_served(listener, stranger_context(good))
+        foreign = certified(mallory, "mallory", b"x" * 32)
+        assert not await is_served(listener, stranger_context(foreign))
+        assert not await is_served(listener, stranger_context(None))
+        other_kind = certified(ec.generate_private_key(ec.SECP256R1()), "m", tls.AUTHORITY_SEED)
+        assert not await is_served(listener, stranger_context(other_kind))
+        old = stranger_context(good)
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        assert not await is_served(listener, old)
+        elsewhere = stranger_context(good)
+        elsewhere.set_alpn_protocols(["h2"])
+        assert not await is_served(listener, elsewhere)
+        await assert_serves(listener)
+        assert listener.refused == 5
+
+
+async def test_name_in_a_certificate_proves_nothing() -> None:
+    """Anybody can have a certificate in Anna's name; the key in it is what was proven."""
+    seen: list[bytes] = []
+
+    async def accept(stream: Stream) -> None:
+        seen.append(stream.peer_key)
+        await stream.write(b"hello")
+
+    mallory = Ed25519PrivateKey.from_private_bytes(b"m" * 32)
+    async with listening(accept) as listener:
+        chain = certified(mallory, ANNA.key.hex(), tls.AUTHORITY_SEED)
+        assert await is_served(listener, stranger_context(chain))
+    assert seen == [mallory.public_key().public_bytes_raw()]
+
+
+async def test_no_tickets_are_given() -> None:
+    async with listening() as listener:
+        stream = await RealNet().dial(listener.address, ANNA, BERT.key, timeout_s=5)
+        await stream.read_exactly(5)
+        assert stream.connection.version() == "TLSv1.3"
+        session = stream.connection.session
+        assert session is None or not session.has_ticket
+        await stream.close()
+
+
+async def test_garbage_instead_of_a_handshake_harms_nobody() -> None:
+    async with listening() as listener:
+        for garbage in (b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\xff\xff", bytes(100_000), b""):
+            _, writer = await asyncio.open_connection(*listener.address)
+            with contextlib.suppress(OSError):
+                writer.write(garbage)
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+        await assert_serves(listener)
+
+
+async def test_silent_connections_hold_a_handshake_place_only_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(real_net, "HANDSHAKES_MAX", 2)
+    monkeypatch.setattr(real_net, "HANDSHAKE_TIMEOUT_S", 0.3)
+    async with listening() as listener:
+        silent = [await asyncio.open_connection(*listener.address) for _ in range(3)]
+        await assert_serves(listener)
+        for _, writer in silent:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+async def test_streams_of_one_listener_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(real_net, "STREAMS_ACCEPTED_MAX", 2)
+
+    async def hold(stream: Stream) -> None:
+        await stream.write(b"hello")
+        with contextlib.suppress(PeerError):
+            await stream.read_exactly(1)
+
+    async with listening(hold) as listener:
+        kept = [
+            await RealNet().dial(listener.address, ANNA, BERT.key, timeout_s=5) for _ in range(2)
+        ]
+        for stream in kept:
+            await stream.read_exactly(5)
+        extra = await RealNet().dial(listener.address, ANNA, BERT.key, timeout_s=5)
+        with pytest.raises(PeerError):
+            await extra.read_exactly(5)
+        extra.abort()
+        await kept[0].close()
+        await asyncio.sleep(0.1)
+        await assert_serves(listener)
+        kept[1].abort()
+
+
+async def test_failing_handler_is_reported_and_its_stream_ends() -> None:
+    async def fail(stream: Stream) -> None:
+        raise ZeroDivisionError
+
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: reported.append(what))
+    async with listening(fail) as listener:
+        stream = await RealNet().dial(listener.address, ANNA, BERT.key, timeout_s=5)
+        with pytest.raises(PeerError):
+            await stream.read_exactly(1)
+        stream.abort()
+    assert [type(what["exception"]) for what in reported] == [ZeroDivisionError]
+
+
+# servers that do not answer as they should
+
+
+async def test_dialling_a_silent_host_ends_after_the_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = Address(*silent.getsockname())
+        started = asyncio.get_running_loop().time()
+        with pytest.raises(UnreachableError, match=r"0\.2 s"):
+            await RealNet().dial(address, ANNA, BERT.key, timeout_s=0.2)
+        assert asyncio.get_running_loop().time() - started < 2
+
+
+async def test_dialling_something_else_is_no_peer() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example.org ESMTP\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    address = Address(*server.sockets[0].getsockname())
+    with pytest.raises(PeerError):
+        await RealNet().dial(address, ANNA, BERT.key, timeout_s=5)
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize("host", ["localhost", "example.org", "", "1.2.3", "a\0b"])
+async def test_only_literal_addresses_are_dialled(host: str) -> None:
+    """Names would be resolved in threads nobody bounds, and tell a resolver whom we talk to."""
+    with pytest.raises(UnreachableError):
+        await RealNet().dial(Address(host, 1), ANNA, BERT.key, timeout_s=1)
+    with pytest.raises(PeerError):
+        await RealNet().bind(Address(host, 0))
+
+
+async def test_ipv6_works_where_there_is_any() -> None:
+    try:
+        listener = await RealNet().listen(Address("::1", 0), BERT, greet)
+    except PeerError:
+        pytest.skip("no IPv6 here")
+    await assert_serves(listener)
+    await listener.close()
+
+
+async def test_cancelled_dial_leaves_nothing_behind() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = Address(*silent.getsockname())
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            dialling = asyncio.create_task(RealNet().dial(address, ANNA, BERT.key, timeout_s=10))
+            await asyncio.sleep(0.02)
+            dialling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await dialling
+        await asyncio.sleep(0.05)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+# flow control
+
+
+async def test_receiver_that_does_not_read_holds_a_bounded_amount() -> None:
+    held: list[TlsStream] = []
+
+    async def hold(stream: Stream) -> None:
+        assert isinstance(stream, TlsStream)
+        held.append(stream)
+        await asyncio.sleep(3600)
+
+    async with listening(hold) as listener:
+        stream = await RealNet().dial(listener.address, ANNA, BERT.key, timeout_s=5)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                while True:
+                    await stream.write(bytes(1 << 20))
+        assert held[0]._end - held[0]._start == real_streams.RECEIVE_BUFFER_BYTES
+        stream.abort()
+
+
+async def test_big_reads_fill_the_readers_own_buffer() -> None:
+    """Decrypted where it is wanted, not copied through the receive buffer."""
+    size = 8 << 20
+
+    async def send(stream: Stream) -> None:
+        await stream.write(bytes(size))
+
+    async with listening(send) as listener:
+        stream = await RealNet().dial(listener.address, ANNA, BERT.key, timeout_s=5)
+        direct = 0
+        update = stream.buffer_updated
+
+        def count(nbytes: int) -> None:
+            nonlocal direct
+            direct += nbytes if stream._direct else 0
+            update(nbytes)
+
+        protocol: Any = stream._transport.get_protocol() if stream._transport else None
+        assert protocol is stream
+        stream.buffer_updated = count
+        stream._transport.set_protocol(stream)  # takes the method anew
+        buffer = bytearray(1 << 20)
+        for _ in range(8):
+            await stream.read_into(memoryview(buffer))
+        assert direct > size // 2
+        await stream.close()
+
+
+# datagrams
+
+
+async def test_refused_datagrams_are_counted_not_raised() -> None:
+    socket_ = await RealNet().bind(LOCAL)
+    gone = await RealNet().bind(LOCAL)
+    nobody = gone.address
+    gone.close()
+    socket_.send(bytes(100_000), nobody)
+    assert socket_.unsent == 1
+    other = await RealNet().bind(LOCAL)
+    other.send(b"x", socket_.address)
+    assert (await socket_.receive())[0] == b"x"
+    socket_.close()
+    other.close()
+
+
+# real processes
+
+
+SERVER = """
+import asyncio, sys
+from potsherd.node.real.net import RealNet
+from potsherd.ports import Address, Identity
+
+async def accept(stream):
+    while True:
+        await stream.write(await stream.read_exactly(1))
+
+async def main():
+    identity = Identity(bytes.fromhex(sys.argv[1]), bytes.fromhex(sys.argv[2]), b"n" * 32)
+    listener = await RealNet().listen(Address("127.0.0.1", 0), identity, accept)
+    print(listener.address.port, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+async def test_killed_peer_breaks_the_stream_at_once() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(potsherd.__file__).parent.parent)}
+    command = [sys.executable, "-c", SERVER, BERT.seed.hex(), BERT.key.hex()]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        line = await asyncio.to_thread(server.stdout.readline)
+        address = Address("127.0.0.1", int(line))
+        stream = await RealNet().dial(address, ANNA, BERT.key, timeout_s=5)
+        await stream.write(b"x")
+        assert await stream.read_exactly(1) == b"x"
+        server.send_signal(signal.SIGKILL)
+        async with asyncio.timeout(5):
+            with pytest.raises(PeerError):
+                await stream.read_exactly(1)
+        stream.abort()
+        with pytest.raises(UnreachableError):
+            await RealNet().dial(address, ANNA, BERT.key, timeout_s=5)
