@@ -25,7 +25,7 @@ from potsherd.datasets.small_files import read_json, write_private
 from potsherd.errors import MalformedError, NotFoundError, PeerError, PotsherdError
 from potsherd.service.processes import Process
 
-__all__ = ["LocalServer", "Running", "call", "running"]
+__all__ = ["Handler", "LocalServer", "Running", "call", "running"]
 
 REQUEST_BYTES_MAX = 4096
 REPLY_BYTES_MAX = 4 * 2**20
