@@ -7,6 +7,7 @@ import sqlite3
 
 import pytest
 
+from potsherd.crypto.signing import SigningKey
 from potsherd.errors import PeerError, StorageError, UnreachableError, UsageError
 from potsherd.ports import Address, Env, Identity, Stream
 from potsherd.simulations.world import World
@@ -16,7 +17,8 @@ PORT = 4800
 
 
 def identity(letter: str) -> Identity:
-    return Identity(letter.encode() * 32, letter.upper().encode() * 32, NETWORK)
+    key = SigningKey(letter.encode() * 32)
+    return Identity(key.seed, key.verify_key, NETWORK)
 
 
 async def echo(stream: Stream) -> None:
@@ -30,7 +32,7 @@ async def serve(env: Env, letter: str) -> None:
 
 
 async def connect(env: Env, host: str) -> Stream:
-    return await env.net.dial(Address(host, PORT), identity("a"), b"B" * 32, timeout_s=10)
+    return await env.net.dial(Address(host, PORT), identity("a"), identity("b").key, timeout_s=10)
 
 
 def test_power_cut_breaks_streams_after_a_silence_and_restart_serves_again() -> None:

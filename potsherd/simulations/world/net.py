@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import hashlib
 import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from potsherd.errors import PeerError, UnreachableError
+from potsherd.crypto.signing import SigningKey
+from potsherd.errors import PeerError, UnreachableError, UsageError
 from potsherd.ports import Address, Buffer, Identity, Stream
 from potsherd.simulations.world.life import Life
 from potsherd.simulations.world.log import EventLog
@@ -27,6 +29,9 @@ DATAGRAM_QUEUE_MAX = 1024
 
 DATAGRAM_BYTES_MAX = 1472
 """Larger ones need IP fragments, which many real paths drop; here all of them do."""
+
+IDENTITIES_MAX = 65536
+"""Node keys remembered as checked; beyond it the oldest is checked anew."""
 
 PORT_EPHEMERAL_MIN = 49152
 PORT_MAX = 65535
@@ -260,6 +265,7 @@ class WorldNet:
         self, at: Address, identity: Identity, accept: Callable[[Stream], Awaitable[None]]
     ) -> WorldListener:
         self._life.check_network()
+        _check_identity(identity)
         fabric = self._fabric
         port = fabric.bind(self._life, at, fabric.listeners)  # type: ignore[arg-type] # reads keys only
         context = contextvars.copy_context()
@@ -273,7 +279,15 @@ class WorldNet:
         self, to: Address, identity: Identity, peer_key: bytes, *, timeout_s: float
     ) -> WorldStream:
         self._life.check_network()
+        _check_identity(identity)
         host = self._life.host if to.host in LOOPBACK_HOSTS else to.host
         return await dial(
             self._fabric, self._life, Address(host, to.port), identity, peer_key, timeout_s
         )
+
+
+@functools.lru_cache(IDENTITIES_MAX)
+def _check_identity(identity: Identity) -> None:
+    """What TLS proves with a signature: nobody shows a key whose seed is not theirs."""
+    if SigningKey(identity.seed).verify_key != identity.key:
+        raise UsageError("the identity's key does not belong to its seed")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from potsherd.errors import PeerError, UnreachableError
+from potsherd.errors import PeerError, UnreachableError, UsageError
 from potsherd.node.real import real_env
 from potsherd.ports import Address, Env, Identity, Listener, Stream
 from potsherd.simulations.world import World
@@ -366,6 +366,18 @@ class NetContract:
             with pytest.raises(PeerError, match="another key") as caught:
                 await two.dial(listener)
             assert not isinstance(caught.value, UnreachableError)
+            await listener.close()
+
+        two.run(scenario())
+
+    def test_nobody_can_show_a_key_whose_seed_is_not_theirs(self, two: Two) -> None:
+        async def scenario() -> None:
+            liar = Identity(ANNA.seed, BERT.key, NETWORK)
+            with pytest.raises(UsageError):
+                await two.listen(echo, liar)
+            listener = await two.listen(echo)
+            with pytest.raises(UsageError):
+                await two.a.net.dial(two.of(listener), liar, BERT.key, timeout_s=5)
             await listener.close()
 
         two.run(scenario())
