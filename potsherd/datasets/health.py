@@ -10,27 +10,18 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from potsherd.datasets.manifest import SegmentRef
 from potsherd.errors import IntegrityError, NotFoundError, PotsherdError
 from potsherd.node.reader import Holder, SegmentReader, probe
 from potsherd.node.session import Session
 from potsherd.ports import Address
 
-__all__ = ["Health", "SegmentHealth", "SegmentName", "ShardHealth", "examine"]
+__all__ = ["Health", "SegmentHealth", "ShardHealth", "examine"]
 
 PROBES_AT_ONCE = 32
 SEGMENTS_AT_ONCE = 8
 DEEP_ROWS = 64
 """Rows asked for at a time in a deep examination: 2 MiB of cells."""
-
-
-@dataclass(frozen=True)
-class SegmentName:
-    """Which segment, and where it is announced."""
-
-    segment_id: bytes
-    placement_key: bytes
-    k: int
-    n: int
 
 
 @dataclass(frozen=True)
@@ -100,7 +91,7 @@ class Health:
 
 async def examine(
     session: Session,
-    segments: Sequence[SegmentName],
+    segments: Sequence[SegmentRef],
     *,
     deep: bool = False,
     progress: Callable[[int], None] | None = None,
@@ -109,7 +100,7 @@ async def examine(
     gate, probes = asyncio.Semaphore(SEGMENTS_AT_ONCE), asyncio.Semaphore(PROBES_AT_ONCE)
     done = 0
 
-    async def one(name: SegmentName) -> SegmentHealth:
+    async def one(name: SegmentRef) -> SegmentHealth:
         nonlocal done
         async with gate:
             found = await _segment(session, name, probes, deep=deep)
@@ -123,7 +114,7 @@ async def examine(
 
 
 async def _segment(
-    session: Session, name: SegmentName, probes: asyncio.Semaphore, *, deep: bool
+    session: Session, name: SegmentRef, probes: asyncio.Semaphore, *, deep: bool
 ) -> SegmentHealth:
     reader = SegmentReader(session, name.segment_id, name.placement_key)
     try:

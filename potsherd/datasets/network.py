@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from potsherd.crypto.eris import ReadCapability
 from potsherd.crypto.keys import DatasetKeys
 from potsherd.datasets.finish import ArchiveHolders
-from potsherd.datasets.health import SegmentName
+from potsherd.datasets.manifest import SegmentRef
+from potsherd.datasets.reader import RootPlace
 from potsherd.datasets.spool import Spool
 from potsherd.datasets.stream import Entry as EntryTuple
 from potsherd.datasets.stream import WrittenSegment
 from potsherd.erasure.descriptor import Entry
 from potsherd.erasure.layout import STANDARD as STANDARD_LIMITS
 from potsherd.erasure.layout import Geometry, Limits
-from potsherd.errors import PotsherdError, UsageError
+from potsherd.errors import UsageError
 from potsherd.node.pusher import CommittedSegment, PushPlan, SegmentPusher
-from potsherd.node.reader import SegmentReader
+from potsherd.node.reader import SegmentReader, find_entry
 from potsherd.node.session import Session
 from potsherd.ports import Address, Buffer
 
-__all__ = ["CodeChoice", "NetworkSink", "SegmentReaders"]
+__all__ = ["CodeChoice", "NetworkSink", "NetworkSource"]
 
 READERS_MAX = 64
-"""Segments whose descriptor and holders a `SegmentReaders` remembers."""
+"""Segments whose descriptor and holders are remembered; the ones used longest ago are forgotten."""
 
 
 @dataclass(frozen=True)
@@ -133,33 +134,36 @@ class NetworkSink:
         return {i: (holders[0].key, holders[0].address) for i, holders in reader.holders.items()}
 
 
-class SegmentReaders:
-    """Readers of segments, made once and shared; the ones used longest ago are forgotten."""
+class NetworkSource:
+    """`SegmentSource` over a session: readers of segments, made once and shared."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._readers: OrderedDict[bytes, SegmentReader] = OrderedDict()
 
-    def keep(self, reader: SegmentReader) -> None:
-        """Remember a reader that was found another way."""
+    async def roots(self, capability: ReadCapability) -> AsyncIterator[RootPlace]:
+        """See SegmentSource."""
+        async for reader, entry in find_entry(self._session, capability):
+            d = reader.descriptor
+            self._keep(reader)
+            name = SegmentRef(reader.segment_id, d.placement_key, d.k, d.n)
+            yield RootPlace(name, entry.offset, entry.length)
+
+    async def read(
+        self, segment: SegmentRef, ranges: Sequence[tuple[int, int]]
+    ) -> Sequence[Buffer]:
+        """See SegmentSource."""
+        return await self._reader(segment).read_many(ranges)
+
+    def _reader(self, segment: SegmentRef) -> SegmentReader:
+        reader = self._readers.get(segment.segment_id)
+        if reader is None:
+            reader = SegmentReader(self._session, segment.segment_id, segment.placement_key)
+        self._keep(reader)
+        return reader
+
+    def _keep(self, reader: SegmentReader) -> None:
         self._readers[reader.segment_id] = reader
         self._readers.move_to_end(reader.segment_id)
         while len(self._readers) > READERS_MAX:
             self._readers.popitem(last=False)
-
-    def get(self, name: SegmentName) -> SegmentReader:
-        """The reader of a segment."""
-        reader = self._readers.get(name.segment_id)
-        if reader is None:
-            reader = SegmentReader(self._session, name.segment_id, name.placement_key)
-        self.keep(reader)
-        return reader
-
-    async def locate_all(self, names: Sequence[SegmentName]) -> None:
-        """Find descriptors and holders of many segments at once; what fails shows when it is read."""
-
-        async def locate(name: SegmentName) -> None:
-            with suppress(PotsherdError):
-                await self.get(name).locate()
-
-        await asyncio.gather(*(locate(name) for name in names[:READERS_MAX]))

@@ -35,12 +35,10 @@ MATRICES_MAX = 64
 
 @functools.cache
 def default_engine() -> Engine:
-    """The engine used where none is given; numpy is imported only here."""
-    from potsherd.kernels.gf_numpy import (
-        NumpyEngine,
-    )  # loaded when it codes, not when a node starts
+    """The engine used where none is given: compiled where there is enough to do, else numpy or plain Python."""
+    from potsherd.kernels.choice import LazyEngine
 
-    return NumpyEngine()
+    return LazyEngine()
 
 
 def _generator(parity_count: int) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -55,29 +55,40 @@ class Holder:
     address: Address | None
 
 
-async def find_entry(session: Session, capability: ReadCapability) -> list[SegmentReader]:
-    """Readers of the segments that claim to end with this capability's root page, best first.
+async def find_entry(
+    session: Session, capability: ReadCapability
+) -> AsyncIterator[tuple[SegmentReader, Entry]]:
+    """Segments that claim to end with this capability's root page, each located, and where it lies.
 
-    They are candidates: the caller tries the next when a root block does not verify.
-    Raises NotFoundError when nobody knows the capability.
+    They are candidates: the caller tries the next when a root block does not verify. Raises
+    NotFoundError when nobody announces one, NotEnoughShards when nobody who does answers.
     """
     locator = entry_locator(capability.root_reference, capability.root_key)
-    found: dict[bytes, SegmentReader] = {}
-    for announcement in await session.announcements(locator):
-        if announcement.segment in found:
+    announced = await session.announcements(locator)
+    seen: set[bytes] = set()
+    found = False
+    for announcement in announced:
+        if announcement.segment in seen:
             continue
-        reader = SegmentReader(session, announcement.segment, announcement.key)
+        seen.add(announcement.segment)
+        reader = SegmentReader(session, announcement.segment, locator)
         with suppress(NotFoundError, NotEnoughShards):
             await reader.locate()
-            entry = reader.descriptor.entry
+            entry = reader.entry
             if entry is not None and entry.locator == locator:
-                found[announcement.segment] = reader
-    if not found:
-        raise NotFoundError(
-            "no node of this network knows that dataset",
-            remedy="check the network (`potsherd config show`) and that nodes answer (`potsherd peers`)",
+                found = True
+                yield reader, entry
+    if found:
+        return
+    if announced:
+        raise NotEnoughShards(
+            "the nodes that announced this dataset do not answer",
+            remedy="wait for them to come back (`potsherd peers` shows who answers)",
         )
-    return list(found.values())
+    raise NotFoundError(
+        "no node of this network knows that dataset",
+        remedy="check the network (`potsherd config show`) and that nodes answer (`potsherd peers`)",
+    )
 
 
 class SegmentReader:

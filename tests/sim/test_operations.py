@@ -1,17 +1,19 @@
-"""The data verbs on a virtual network: whole puts and gets, interrupted, refused, recovered."""
+"""The data verbs on a virtual network: stored, degraded, refused, recovered."""
 
 from __future__ import annotations
 
-import os
+import random
 from pathlib import Path
 
 import pytest
 from town import Town, in_town
 
+from potsherd.crypto.eris import ReadCapability
 from potsherd.datasets import operations
 from potsherd.datasets.home import Home
 from potsherd.datasets.library import Library
 from potsherd.datasets.operations import Context, PutOptions
+from potsherd.errors import NotFoundError, QuotaError, RefusedError, UsageError
 
 pytestmark = pytest.mark.slow
 
@@ -24,30 +26,118 @@ def home_at(folder: Path, town: Town) -> Home:
 
 async def context_of(home: Home, town: Town, number: int) -> Context:
     session = await town.session(number)
-    network = home.networks.choose(None)
-    return Context(session.env, home, network, session)
+    return Context(session.env, home, home.networks.choose(None), session)
 
 
-def tree(folder: Path) -> Path:
+def tree(folder: Path, *, large: int = 3_000_000) -> Path:
     source = folder / "source"
     (source / "inner" / "empty").mkdir(parents=True)
     (source / "one.txt").write_bytes(b"x" * 1000)
-    (source / "inner" / "large.bin").write_bytes(os.urandom(3_000_000))
+    (source / "inner" / "large.bin").write_bytes(random.Random(1).randbytes(large))
     (source / "inner" / "none").write_bytes(b"")
     return source
 
 
-def test_put(tmp_path: Path) -> None:
+async def content(context: Context, capability: ReadCapability, path: bytes) -> bytes:
+    return b"".join([piece async for piece in operations.cat(context, capability, path)])
+
+
+def test_stored_listed_read_and_examined_with_holders_gone(tmp_path: Path) -> None:
     source = tree(tmp_path)
+    large = (source / "inner" / "large.bin").read_bytes()
 
     async def scenario(town: Town) -> None:
         home = home_at(tmp_path / "home", town)
         context = await context_of(home, town, 1)
         report = await operations.put(context, [source], PutOptions(name="first"))
-        print(report)
-        assert (report.k, report.n) == (4, 9)
+        assert (report.k, report.n, report.placed) == (4, 9, 9)
+        assert report.stored_bytes < 1.1 * 9 / 4 * report.stream_bytes
         with Library(home.library_path) as library:
-            assert library.dataset("first").newest.capability.urn == report.urn
+            capability = library.dataset("first").newest.capability
+        assert capability.urn == report.urn
+        assert not list(home.spool_folder.iterdir())
+        found = await operations.stat(context, capability)
+        assert found.health.on_target and found.health.weakest.live == 9
+        assert len({s.key for s in found.health.segments[0].shards}) == 9
+        for shard in found.health.segments[0].shards:
+            if shard.index < 4 and town.keys[shard.key] != 0:  # not the bootstrap node
+                town.crash(shard.key)
+        again = await context_of(home, town, 2)
+        paths = [line.path async for line in operations.ls(again, capability)]
+        assert paths == [b"inner", b"inner/empty", b"inner/large.bin", b"inner/none", b"one.txt"]
+        assert await content(again, capability, b"inner/large.bin") == large
+        assert await content(again, capability, b"one.txt") == b"x" * 1000
+        assert await content(again, capability, b"inner/none") == b""
+        with pytest.raises(NotFoundError):
+            await content(again, capability, b"inner/nothing")
+        with pytest.raises(UsageError):
+            await content(again, capability, b"inner")
+        after = await operations.stat(again, capability)
+        assert after.health.readable
+        assert not after.health.on_target
+        assert after.health.weakest.live in (5, 6)
         await context.session.close()
+        await again.session.close()
 
     in_town(scenario, donors=10)
+
+
+def test_the_master_alone_brings_the_library_back(tmp_path: Path) -> None:
+    source = tree(tmp_path, large=50_000)
+
+    async def scenario(town: Town) -> None:
+        home = home_at(tmp_path / "home", town)
+        context = await context_of(home, town, 1)
+        urns = {}
+        for name in ("first", "second", "third"):
+            urns[name] = (await operations.put(context, [source], PutOptions(name=name))).urn
+        assert len(set(urns.values())) == 3
+        empty = home_at(tmp_path / "new", town)
+        empty.keep_master(home.master())
+        again = await context_of(empty, town, 2)
+        recovered = await operations.recover(again, empty.master())
+        assert {d.name: d.newest.capability.urn for d in recovered} == urns
+        assert await operations.recover(again, empty.master()) == []
+        assert await content(again, recovered[0].newest.capability, b"one.txt") == b"x" * 1000
+        await context.session.close()
+        await again.session.close()
+
+    in_town(scenario, donors=5)
+
+
+def test_refusals_leave_no_trace(tmp_path: Path) -> None:
+    source = tree(tmp_path, large=9_000_000)
+
+    async def scenario(town: Town) -> None:
+        home = home_at(tmp_path / "home", town)
+        context = await context_of(home, town, 1)
+        with pytest.raises(QuotaError):
+            await operations.put(context, [source], PutOptions())
+        with pytest.raises(RefusedError, match="12 pieces need 12 donors, and only 5"):
+            await operations.put(context, [source], PutOptions(k=4, n=12))
+        with pytest.raises(UsageError):
+            await operations.put(context, [source], PutOptions(k=4))
+        with pytest.raises(NotFoundError):
+            await operations.put(context, [tmp_path / "missing"], PutOptions())
+        with Library(home.library_path) as library:
+            assert library.datasets() == []
+        assert [path for path in home.spool_folder.rglob("*") if path.is_file()] == []
+        await context.session.close()
+
+    in_town(scenario, donors=5, quota=2**22)
+
+
+def test_a_dry_run_stores_nothing(tmp_path: Path) -> None:
+    source = tree(tmp_path, large=100_000)
+
+    async def scenario(town: Town) -> None:
+        home = home_at(tmp_path / "home", town)
+        context = await context_of(home, town, 1)
+        report = await operations.put(context, [source], PutOptions(dry_run=True))
+        assert report.dry_run and not report.urn
+        assert report.content_bytes == 101_000
+        assert report.stored_bytes >= report.stream_bytes * 2
+        assert not home.exists()
+        await context.session.close()
+
+    in_town(scenario, donors=5)

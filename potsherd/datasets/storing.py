@@ -1,0 +1,409 @@
+"""`put` over a network: scan, plan, store, finish, record; and going on where one stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+from potsherd.crypto.eris import NULL_SECRET
+from potsherd.crypto.hashing import placement_key
+from potsherd.crypto.keys import DatasetKeys, Master
+from potsherd.datasets import put as local
+from potsherd.datasets.context import Context
+from potsherd.datasets.finish import ArchiveHolders, Finisher
+from potsherd.datasets.home import Home
+from potsherd.datasets.library import Archive, Dataset, Library, StoredSegment, name_from
+from potsherd.datasets.network import CodeChoice, NetworkSink
+from potsherd.datasets.networks import Network
+from potsherd.datasets.scan import Summary
+from potsherd.datasets.small_files import private_folder
+from potsherd.datasets.spool import Spool
+from potsherd.erasure.descriptor import default_code, defaults
+from potsherd.errors import PeerError, PotsherdError, RefusedError, UsageError
+
+__all__ = ["PutOptions", "PutReport", "choose_code", "put"]
+
+
+@dataclass(frozen=True)
+class PutOptions:
+    """What the person asked for; None is the default for the network as it is."""
+
+    name: str | None = None
+    k: int | None = None
+    n: int | None = None
+    public: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class PutReport:
+    """What a put stored, or with `dry_run` what it would store."""
+
+    name: str
+    urn: str
+    """The key link; empty for a dry run. Secret unless the dataset is public."""
+    number: int
+    k: int
+    n: int
+    r: int
+    w: int
+    donors: int
+    """Live ones that were seen."""
+    files: int
+    folders: int
+    content_bytes: int
+    stream_bytes: int
+    """Ciphertext before coding; with `dry_run` at most so much."""
+    stored_bytes: int
+    """On all holders together."""
+    sent_bytes: int
+    """Ciphertext before coding that was sent in this run: less when an interrupted put went on."""
+    segments: int
+    placed: int
+    """Distinct durable shards of the segment that has fewest."""
+    seconds: float
+    """Taken, or with `dry_run` estimated."""
+    compromises: tuple[str, ...]
+    """Rules of placement that this network could not keep."""
+    passed_over: tuple[str, ...]
+    """Sockets, FIFOs and devices, which have no content."""
+    dry_run: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether every segment has all n shards."""
+        return self.placed >= self.n
+
+    @property
+    def survives(self) -> int:
+        """Holders of any one segment that may go before it cannot be read."""
+        return self.placed - self.k
+
+
+def choose_code(donors: int, k: int | None, n: int | None) -> CodeChoice:
+    """The code asked for, or the default for so many live donors.
+
+    Raises UsageError for an impossible code, RefusedError when there are fewer donors than n: nothing is placed
+    twice to make up the number.
+    """
+    if (k is None) != (n is None):
+        raise UsageError("--k and --n go together")
+    if donors < 1:
+        raise RefusedError(
+            "no donor of this network answers", remedy="see `potsherd peers`; try again later"
+        )
+    if k is None or n is None:
+        chosen = default_code(donors)
+        return CodeChoice(*chosen, defaults(chosen.k, chosen.n)[1])
+    r, w = defaults(k, n)
+    if n > donors:
+        fitting = default_code(donors)
+        raise RefusedError(
+            f"{n} pieces need {n} donors, and only {donors} answer",
+            remedy=f"with the default for {donors} donors: --k {fitting.k} --n {fitting.n}",
+        )
+    return CodeChoice(k, n, r, w)
+
+
+async def put(
+    context: Context,
+    paths: Sequence[str | bytes | Path],
+    options: PutOptions,
+    *,
+    on_plan: Callable[[PutReport], None] | None = None,
+) -> PutReport:
+    """Store what lies below `paths` as a new dataset, or go on with the same put that was interrupted.
+
+    When it returns, every segment has at least w durable shards on distinct holders, a lease, a head, and
+    can be found; the library has it. `on_plan` gets what is going to be sent, before it is. Raises
+    ChangedError, QuotaError, RefusedError, UsageError, StorageError …; then nothing is acknowledged, and
+    where some of it is stored already, the same call goes on there.
+    """
+    start = context.env.monotonic()
+    donors = await context.session.network_size()
+    code = choose_code(donors, options.k, options.n)
+    desk = await context.env.offload(Desk.open, context.home, context.network, paths, options)
+    try:
+        summary, planned = await _prepare(context, desk, paths, options, code, donors)
+        if options.dry_run:
+            await context.env.offload(desk.remove)
+            return planned
+        if on_plan is not None:
+            on_plan(planned)
+        stored = await _Put(context, desk, code, summary, options).run()
+        await context.env.offload(desk.remove)
+    finally:
+        await context.env.offload(desk.close)
+    seconds = context.env.monotonic() - start
+    await context.env.offload(context.home.measured, stored.result.bytes_sent, seconds)
+    return _report(planned, stored, seconds)
+
+
+async def _prepare(
+    context: Context,
+    desk: Desk,
+    paths: Sequence[str | bytes | Path],
+    options: PutOptions,
+    code: CodeChoice,
+    donors: int,
+) -> tuple[Summary, PutReport]:
+    """Scan and plan; an error leaves nothing behind, unless an earlier run had stored something."""
+    try:
+        summary, _ = await local.scan(context.env, desk.spool, paths)
+        return summary, _planned(context, options, desk.name, code, donors, summary)
+    except PotsherdError:
+        if not await context.env.offload(desk.spool.committed):
+            await context.env.offload(desk.remove)
+        raise
+
+
+def _planned(
+    context: Context,
+    options: PutOptions,
+    name: str,
+    code: CodeChoice,
+    donors: int,
+    summary: Summary,
+) -> PutReport:
+    plan = local.plan(summary, code.k, code.n)
+    rate = context.home.put_rate()
+    return PutReport(
+        name=name,
+        urn="",
+        number=-1,
+        k=code.k,
+        n=code.n,
+        r=code.r,
+        w=code.w,
+        donors=donors,
+        files=summary.files,
+        folders=summary.folders,
+        content_bytes=summary.content_bytes,
+        stream_bytes=plan.stream_bytes,
+        stored_bytes=plan.stored_bytes,
+        sent_bytes=plan.stream_bytes,
+        segments=plan.segments,
+        placed=code.n,
+        seconds=plan.stream_bytes / rate,
+        compromises=(),
+        passed_over=tuple(summary.passed_over_examples),
+        dry_run=True,
+    )
+
+
+def _report(planned: PutReport, stored: _Stored, seconds: float) -> PutReport:
+    result, holders = stored.result, stored.holders.holders
+    k = planned.k
+    return replace(
+        planned,
+        name=stored.dataset.name,
+        urn=result.capability.urn,
+        number=stored.dataset.number,
+        stream_bytes=result.stream_bytes,
+        stored_bytes=sum(
+            -(-segment.stream_length // k) * len(kept)
+            for segment, kept in zip(result.segments, holders, strict=True)
+        ),
+        sent_bytes=result.bytes_sent,
+        segments=len(result.segments),
+        placed=min(map(len, holders)),
+        seconds=seconds,
+        compromises=stored.compromises,
+        dry_run=False,
+    )
+
+
+class Desk:
+    """The spool folder of one put: named by what is put, locked while it runs. All methods block."""
+
+    def __init__(self, folder: Path, name: str, wanted: str | None, lock: int) -> None:
+        self.folder, self.name, self.wanted = folder, name, wanted
+        self._lock = lock
+        self.spool = Spool.open(folder / "spool.sqlite")
+
+    @classmethod
+    def open(
+        cls,
+        home: Home,
+        network: Network,
+        paths: Sequence[str | bytes | Path],
+        options: PutOptions,
+    ) -> Desk:
+        """The same arguments lead to the same folder. Raises RefusedError while another process has it."""
+        if not paths:
+            raise UsageError("nothing to put")
+        state = blake2b(digest_size=10)
+        absolute = [os.fsencode(Path(os.fsdecode(path)).absolute()) for path in paths]
+        facts = (network.config.network_id, options.name, options.k, options.n, options.public)
+        for part in (repr(facts).encode(), repr(options.dry_run).encode(), *absolute):
+            state.update(len(part).to_bytes(8, "big") + part)
+        folder = private_folder(home.spool_folder / state.hexdigest())
+        lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise RefusedError("the same put is running already") from None
+        return cls(folder, options.name or name_from(paths[0]), options.name, lock)
+
+    @property
+    def identity(self) -> str:
+        """What the library calls this put."""
+        return self.folder.name
+
+    def close(self) -> None:
+        """Let other processes have it; may be called twice."""
+        self.spool.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def remove(self) -> None:
+        """The put is done or given up: nothing to go on with."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A finished put."""
+
+    dataset: Dataset
+    result: local.PutResult
+    holders: ArchiveHolders
+    compromises: tuple[str, ...]
+
+
+class _Put:
+    """One run of a put after its scan."""
+
+    def __init__(
+        self,
+        context: Context,
+        desk: Desk,
+        code: CodeChoice,
+        summary: Summary,
+        options: PutOptions,
+    ) -> None:
+        self.context, self.desk, self.code = context, desk, code
+        self.summary, self.options = summary, options
+        self.env, self.session = context.env, context.session
+
+    async def run(self) -> _Stored:
+        """Reserve, store, finish, record; gives up what cannot be gone on with."""
+        home = self.context.home
+        master = await self.env.offload(home.make_master, self.env.rng)
+        library = await self.env.offload(Library, home.library_path)
+        try:
+            try:
+                dataset = await self.env.offload(self._reserve, library, master)
+            except PotsherdError:
+                await self.env.offload(self.desk.remove)
+                raise
+            keys = master.dataset(dataset.number)
+            prefix = f"{self.desk.identity}/segments"
+            sink = NetworkSink(self.session, keys, self.code, self.desk.spool, prefix)
+            try:
+                return await self._store(library, dataset, keys, sink)
+            except BaseException as error:
+                await self._after(error, library, dataset, sink)
+                raise
+        finally:
+            await self.env.offload(library.close)
+
+    def _reserve(self, library: Library, master: Master) -> Dataset:
+        """The dataset that an interrupted run of this put had begun, or a new one."""
+        for dataset in library.datasets():
+            if dataset.spool == self.desk.identity and not dataset.archives:
+                return dataset
+        wanted = self.desk.wanted
+        return library.reserve(
+            wanted if wanted is not None else library.free_name(self.desk.name),
+            lambda number: master.dataset(number).dataset_id,
+            network=self.context.network.name,
+            public=self.options.public,
+            spool=self.desk.identity,
+            now=int(self.env.utc()),
+        )
+
+    async def _store(
+        self, library: Library, dataset: Dataset, keys: DatasetKeys, sink: NetworkSink
+    ) -> _Stored:
+        settings = local.PutSettings(
+            k=self.code.k,
+            n=self.code.n,
+            title=dataset.name,
+            dataset_id=keys.dataset_id,
+            secret=NULL_SECRET if self.options.public else keys.convergence(0),
+            placement_key=lambda segment: placement_key(keys.placement, 0, segment),
+            created=int(self.env.utc()),
+        )
+        result = await local.put(
+            self.env, self.desk.spool, self.summary, sink, settings, on_progress=self._progress
+        )
+        holders = await sink.holders(result.segments)
+        await self._finish(keys, result, holders)
+        record = self._archive(result)
+        segments = self._segments(result, holders)
+        await self.env.offload(library.add_archive, dataset.number, record, segments)
+        compromises = {c for s in sink.committed.values() for c in s.compromises}
+        return _Stored(dataset, result, holders, tuple(sorted(compromises)))
+
+    async def _finish(
+        self, keys: DatasetKeys, result: local.PutResult, holders: ArchiveHolders
+    ) -> None:
+        """Lease, head, announcements. A run that goes on writes the same head: two would be a fork."""
+        spool = self.desk.spool
+        nonce = await self.env.offload(spool.recall, "head nonce")
+        if nonce is None:
+            nonce = self.env.rng.randbytes(24)
+            await self.env.offload(spool.remember, "head nonce", nonce)
+        finisher = Finisher(self.session, keys, holders)
+        await finisher.lease(number=0, total_bytes=result.stream_bytes)
+        await finisher.head(result.capability, date=result.created, nonce=nonce)
+        await finisher.announce()
+
+    def _archive(self, result: local.PutResult) -> Archive:
+        return Archive(
+            archive=0,
+            capability=result.capability,
+            date=result.created,
+            epoch=0,
+            k=self.code.k,
+            n=self.code.n,
+            r=self.code.r,
+            w=self.code.w,
+            files=result.totals.files,
+            content_bytes=result.totals.content_bytes,
+            stream_bytes=result.stream_bytes,
+        )
+
+    def _segments(self, result: local.PutResult, holders: ArchiveHolders) -> list[StoredSegment]:
+        return [
+            StoredSegment(
+                *(segment.segment_id, segment.placement_key, self.code.k, self.code.n),
+                stream_length=segment.stream_length,
+                placed=len(kept),
+            )
+            for segment, kept in zip(result.segments, holders.holders, strict=True)
+        ]
+
+    async def _after(
+        self, error: BaseException, library: Library, dataset: Dataset, sink: NetworkSink
+    ) -> None:
+        """Keep what the same call can go on with; else leave no trace."""
+        committed = await self.env.offload(self.desk.spool.committed)
+        passing = not isinstance(error, PotsherdError) or isinstance(error, PeerError)
+        keep = bool(committed) or passing
+        await sink.close(give_up=not keep)
+        if not keep:
+            await self.env.offload(library.give_up, dataset.number)
+            await self.env.offload(self.desk.remove)
+
+    def _progress(self, progress: local.Progress) -> None:
+        self.context.on_progress("bytes", progress.content_bytes, progress.content_bytes_total)
