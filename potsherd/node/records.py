@@ -287,7 +287,7 @@ class LeasePut(Record):
 class LeaseReply(Record):
     """The signed leases of one segment that a holder knows, each with the segment's path."""
 
-    SIZE_MAX: ClassVar[int] = 64 * 1024
+    SIZE_MAX: ClassVar[int] = 128 * 1024
     leases: Annotated[
         tuple[tuple[bytes, LeasePath], ...],
         ListOf(
