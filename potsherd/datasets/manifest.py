@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from potsherd.datasets.pages import (
@@ -290,7 +291,7 @@ class ManifestReader:
         found, _ = await self._descend(split_path(path))
         return found
 
-    async def walk(self, path: bytes = b"", *, recurse: bool = True) -> AsyncIterator[Node]:
+    async def walk(self, path: bytes = b"", *, recurse: bool = True) -> AsyncGenerator[Node, None]:
         """The entry at a path, then all below it, in the order of `write_manifest`.
 
         Without `recurse` a folder's own entries only. Asks for pages up to LOOK_AHEAD_PAGES at a time.
@@ -304,10 +305,11 @@ class ManifestReader:
             if node.entry.folder is None:
                 return
             top = await self._top_page(holder, node.entry.folder)
-        async for below in self._walk(_Frame(top, names, None), recurse=recurse):
-            yield below
+        async with aclosing(self._walk(_Frame(top, names, None), recurse=recurse)) as nodes:
+            async for below in nodes:
+                yield below
 
-    async def _walk(self, start: _Frame, *, recurse: bool) -> AsyncIterator[Node]:
+    async def _walk(self, start: _Frame, *, recurse: bool) -> AsyncGenerator[Node, None]:
         totals = self.info.totals
         left = totals.files + totals.folders + totals.symlinks
         stack = [start]

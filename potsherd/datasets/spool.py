@@ -217,8 +217,7 @@ class Spool:
         with self._transaction() as db:
             same = self._same_scan(db)
             if not same:
-                db.execute("DELETE FROM results")
-                db.execute("DELETE FROM segments")
+                self._forget(db)
             db.execute("DROP TABLE entries")
             db.execute("ALTER TABLE rescan RENAME TO entries")
             db.execute("UPDATE OR REPLACE meta SET name = 'sources' WHERE name = 'rescan_sources'")
@@ -295,6 +294,16 @@ class Spool:
             after,
             BATCH_ENTRIES,
         )
+
+    def forget_results(self) -> None:
+        """Begin anew: no file and no segment has been stored."""
+        with self._transaction() as db:
+            self._forget(db)
+
+    @staticmethod
+    def _forget(db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM results")
+        db.execute("DELETE FROM segments")
 
     # --- segments ------------------------------------------------------------------------------------
 

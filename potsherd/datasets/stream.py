@@ -1,0 +1,205 @@
+"""The block stream of a `put`, carried out: bytes laid out by `StreamLayout` become rows of segments.
+
+The network is behind `SegmentSink`. One call of it is under way while the next bytes are encoded, and no
+more: so memory is flat and a slow network slows the encoder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from potsherd.erasure.layout import STANDARD, Limits
+from potsherd.erasure.stream import Close, Pad, Placed, Put, Step
+from potsherd.errors import UsageError
+from potsherd.ports import Buffer
+
+__all__ = ["FLUSH_BYTES", "Entry", "SegmentSink", "StreamWriter", "WrittenSegment"]
+
+FLUSH_BYTES = 2 * 2**20
+"""Bytes of stream collected before they are handed to the sink; at least a row goes at once."""
+
+Entry: TypeAlias = tuple[bytes, int, int]
+"""(locator, offset, length) of the root page in the segment that ends with it."""
+
+
+class SegmentSink(Protocol):
+    """Takes one segment after the other. Calls come one at a time: begin, rows …, finish, begin …
+
+    After an exception no call follows; the sink's owner frees what it holds.
+    """
+
+    async def begin(self, segment_number: int, placement_key: bytes, stream_bytes_max: int) -> None:
+        """A segment begins whose stream, zeros up to the end of the last row apart, is not longer."""
+
+    async def rows(self, data: Buffer, *, cell_size: int) -> None:
+        """Whole rows of k cells, in order; the last one filled up with zeros. Returns when more may come."""
+
+    async def finish(
+        self, *, stream_length: int, cell_size: int, rows: int, entry: Entry | None
+    ) -> bytes:
+        """The segment is complete; gives its id once it is durable on at least w holders."""
+
+
+@dataclass(frozen=True)
+class WrittenSegment:
+    """A segment as it was handed over and acknowledged."""
+
+    number: int
+    segment_id: bytes
+    placement_key: bytes
+    stream_length: int
+
+
+Committed = Callable[[WrittenSegment], Awaitable[None]]
+
+
+class StreamWriter:
+    """Carries out the steps of a layout. `close` it whatever happens.
+
+    `committed` are segments that an earlier try made durable: their bytes are dropped.
+    """
+
+    def __init__(
+        self,
+        sink: SegmentSink,
+        *,
+        k: int,
+        placement_key: Callable[[int], bytes],
+        bytes_max: Callable[[int], int],
+        on_committed: Committed,
+        committed: Sequence[WrittenSegment] = (),
+        limits: Limits = STANDARD,
+    ) -> None:
+        self._sink = sink
+        self._k = k
+        self._limits = limits
+        self._placement_key = placement_key
+        self._bytes_max = bytes_max
+        self._on_committed = on_committed
+        self._skip = len(committed)
+        self.segments: list[WrittenSegment] = list(committed)
+        """Acknowledged ones, by number; complete after `settle`."""
+        self.bytes_sent = 0
+        """Bytes of stream handed to the sink."""
+        self._pending: list[Buffer] = []
+        self._size = 0
+        self._open: int | None = None
+        self._rows = 0
+        self._flight: asyncio.Task[None] | None = None
+
+    async def write(
+        self, steps: Sequence[Step], data: Iterable[Buffer] = (), *, entry: Entry | None = None
+    ) -> None:
+        """Carry out steps; `data` are the bytes of their `Put`s. `entry` belongs to the last segment.
+
+        Bytes of segments that are committed already are dropped.
+        """
+        waiting = deque(memoryview(part).cast("B") for part in data if len(part))
+        for step in steps:
+            if isinstance(step, Placed):
+                continue
+            parts = _take(waiting, step.length) if isinstance(step, Put) else []
+            if step.segment_number < self._skip:
+                continue
+            if isinstance(step, Close):
+                await self._close_segment(step, entry)
+                continue
+            if isinstance(step, Pad):
+                parts = [bytes(step.length)]
+            if self._open is None:
+                await self._begin(step.segment_number, steps)
+            await self._add(parts)
+        if waiting:
+            raise UsageError("bytes that no step puts anywhere")
+
+    async def settle(self) -> None:
+        """Wait until the sink has done what it was given; raises what it raised."""
+        if self._flight is not None:
+            flight, self._flight = self._flight, None
+            await flight
+
+    async def close(self) -> None:
+        """Let go of a call that is under way; errors are no longer of interest."""
+        if self._flight is not None:
+            self._flight.cancel()
+            with suppress(BaseException):
+                await self._flight
+            self._flight = None
+
+    # --- into rows -----------------------------------------------------------------------------------
+
+    async def _begin(self, number: int, steps: Sequence[Step]) -> None:
+        self._open = number
+        ends = [step for step in steps if isinstance(step, Close) and step.segment_number == number]
+        size = min([self._bytes_max(number), *(step.stream_length for step in ends)])
+        key = self._placement_key(number)
+        await self._launch(lambda: self._sink.begin(number, key, size))
+
+    async def _add(self, parts: Iterable[Buffer]) -> None:
+        for part in parts:
+            self._pending.append(part)
+            self._size += len(part)
+        row_bytes = self._limits.row_bytes(self._k)
+        if self._size >= max(FLUSH_BYTES, row_bytes):
+            await self._flush(self._size - self._size % row_bytes, self._limits.cell_size)
+
+    async def _flush(self, size: int, cell_size: int) -> None:
+        joined = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
+        rest = memoryview(joined)[size:]
+        self._pending = [bytes(rest)] if rest else []  # a copy: the rest is short, the whole is not
+        self._size = len(rest)
+        self._rows += size // (self._k * cell_size)
+        rows = memoryview(joined)[:size]
+        await self._launch(lambda: self._sink.rows(rows, cell_size=cell_size))
+        self.bytes_sent += size
+
+    async def _close_segment(self, step: Close, entry: Entry | None) -> None:
+        if self._open != step.segment_number:
+            raise UsageError("the end of a segment that is not open")
+        cell_size = self._limits.cell_size
+        if step.small:
+            cell_size = self._limits.small_cell(self._k, step.stream_length)
+        missing = -self._size % (self._k * cell_size)
+        if self._size:
+            self._pending.append(bytes(missing))
+            await self._flush(self._size + missing, cell_size)
+        rows = self._rows
+        await self._launch(lambda: self._finish(step, cell_size, rows, entry))
+        self._open, self._rows, self._size, self._pending = None, 0, 0, []
+
+    # --- calls of the sink, one at a time ------------------------------------------------------------
+
+    async def _launch(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await self.settle()
+        self._flight = asyncio.create_task(call())
+
+    async def _finish(self, step: Close, cell_size: int, rows: int, entry: Entry | None) -> None:
+        segment_id = await self._sink.finish(
+            stream_length=step.stream_length, cell_size=cell_size, rows=rows, entry=entry
+        )
+        number = step.segment_number
+        written = WrittenSegment(
+            number, segment_id, self._placement_key(number), step.stream_length
+        )
+        await self._on_committed(written)
+        self.segments.append(written)
+
+
+def _take(waiting: deque[memoryview], length: int) -> list[Buffer]:
+    """The next `length` bytes."""
+    parts: list[Buffer] = []
+    while length and waiting:
+        part = waiting.popleft()
+        if len(part) > length:
+            waiting.appendleft(part[length:])
+            part = part[:length]
+        parts.append(part)
+        length -= len(part)
+    if length:
+        raise UsageError("a step without its bytes")
+    return parts

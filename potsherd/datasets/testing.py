@@ -1,0 +1,172 @@
+"""Segments without a network, for tests and studies. No product code imports this module.
+
+`MemorySegments` is sink and source at once. It behaves: it keeps what it is given, holds the writer to the
+contract of `SegmentSink`, and gives wrong bytes or none where it is told to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+from potsherd.crypto.eris import ReadCapability
+from potsherd.crypto.hashing import entry_locator
+from potsherd.datasets.manifest import SegmentRef
+from potsherd.datasets.reader import RootPlace
+from potsherd.datasets.stream import Entry
+from potsherd.erasure.layout import STANDARD, Geometry, Limits
+from potsherd.errors import NotEnoughShards, NotFoundError, PeerError
+from potsherd.ports import Buffer
+
+__all__ = ["ContractBroken", "MemorySegment", "MemorySegments", "inline"]
+
+T = TypeVar("T")
+
+
+async def inline(fn: Callable[..., T], /, *args: Any) -> T:
+    """An `Env.offload` that runs at once."""
+    return fn(*args)
+
+
+class ContractBroken(Exception):  # noqa: N818 (says what happened)
+    """The writer did what no sink has to expect."""
+
+
+@dataclass
+class MemorySegment:
+    """One committed segment."""
+
+    number: int
+    placement_key: bytes
+    data: bytearray
+    """The stream, without the zeros that fill its last row."""
+    small: bool
+    entry: Entry | None
+
+
+@dataclass
+class _Open:
+    number: int
+    placement_key: bytes
+    bytes_max: int
+    data: bytearray = field(default_factory=bytearray)
+    cell_size: int = 0
+
+
+class MemorySegments:
+    """Keeps segments by id."""
+
+    def __init__(self, k: int, n: int, *, limits: Limits = STANDARD) -> None:
+        self.k, self.n, self.limits = k, n, limits
+        self.segments: dict[bytes, MemorySegment] = {}
+        self.order: list[bytes] = []
+        """Ids as they were committed."""
+        self._open: _Open | None = None
+        self.calls = 0
+        self.fail_at = -1
+        """The number of the call, from 0, that raises PeerError."""
+        self.reads: list[tuple[int, list[tuple[int, int]]]] = []
+        """Every read: segment number and ranges."""
+        self.lost: set[bytes] = set()
+        """Ids of segments that cannot be read."""
+        self.before: Callable[[str], Awaitable[None]] | None = None
+        """Called before each call of the sink, with its name."""
+
+    # --- sink ----------------------------------------------------------------------------------------
+
+    async def _call(self, name: str) -> None:
+        if self.before is not None:
+            await self.before(name)
+        self.calls += 1
+        if self.calls - 1 == self.fail_at:
+            self._open = None
+            raise PeerError("the network is gone")
+
+    async def begin(self, segment_number: int, placement_key: bytes, stream_bytes_max: int) -> None:
+        """See SegmentSink."""
+        await self._call("begin")
+        _require(self._open is None, "two segments open at once")
+        _require(0 < stream_bytes_max <= self.limits.capacity(self.k), "bytes_max")
+        self._open = _Open(segment_number, placement_key, stream_bytes_max)
+
+    async def rows(self, data: Buffer, *, cell_size: int) -> None:
+        """See SegmentSink."""
+        await self._call("rows")
+        segment = self._opened()
+        _require(len(data) > 0 and len(data) % (self.k * cell_size) == 0, "rows that are not whole")
+        _require(segment.cell_size in (0, cell_size), "cells of two sizes")
+        segment.cell_size = cell_size
+        segment.data += data
+
+    async def finish(
+        self, *, stream_length: int, cell_size: int, rows: int, entry: Entry | None
+    ) -> bytes:
+        """See SegmentSink."""
+        await self._call("finish")
+        segment = self._opened()
+        _require(segment.cell_size == cell_size, "cell size")
+        _require(stream_length <= segment.bytes_max, "longer than announced")
+        geometry = Geometry(self.k, self.n, cell_size, rows, stream_length)
+        _require(geometry.conforms(self.limits), "geometry")
+        _require(len(segment.data) == geometry.capacity, "rows missing")
+        _require(not any(segment.data[stream_length:]), "filling that is not zero")
+        if entry is not None:
+            after = stream_length - entry[1] - entry[2]  # a stream of cells ends with a whole one
+            _require(0 <= after < cell_size, "a root page that is not the last")
+        identity = blake2b(
+            repr((segment.placement_key, cell_size, stream_length, entry)).encode() + segment.data,
+            digest_size=32,
+        ).digest()
+        small = cell_size != self.limits.cell_size
+        kept = MemorySegment(
+            segment.number, segment.placement_key, segment.data[:stream_length], small, entry
+        )
+        self.segments[identity] = kept
+        self.order.append(identity)
+        self._open = None
+        return identity
+
+    def _opened(self) -> _Open:
+        if self._open is None:
+            raise ContractBroken("no segment is open")
+        return self._open
+
+    # --- source --------------------------------------------------------------------------------------
+
+    async def roots(self, capability: ReadCapability) -> AsyncIterator[RootPlace]:
+        """See SegmentSource."""
+        locator = entry_locator(capability.root_reference, capability.root_key)
+        found = False
+        for identity, segment in self.segments.items():
+            if segment.entry is not None and segment.entry[0] == locator:
+                found = True
+                _, offset, length = segment.entry
+                yield RootPlace(self.ref(identity), offset, length)
+        if not found:
+            raise NotFoundError("no node knows that dataset")
+
+    def ref(self, identity: bytes) -> SegmentRef:
+        """What a manifest says of a segment."""
+        return SegmentRef(identity, self.segments[identity].placement_key, self.k, self.n)
+
+    async def read(
+        self, segment: SegmentRef, ranges: Sequence[tuple[int, int]]
+    ) -> Sequence[Buffer]:
+        """See SegmentSource."""
+        if segment.segment_id not in self.segments:
+            raise NotFoundError("no such segment")
+        if segment.segment_id in self.lost:
+            raise NotEnoughShards
+        kept = self.segments[segment.segment_id]
+        _require(segment == self.ref(segment.segment_id), "a segment under another name")
+        self.reads.append((kept.number, list(ranges)))
+        for offset, length in ranges:
+            _require(offset >= 0 and 0 < length <= len(kept.data) - offset, "beyond the stream")
+        return [bytes(kept.data[offset : offset + length]) for offset, length in ranges]
+
+
+def _require(true: bool, what: str) -> None:
+    if not true:
+        raise ContractBroken(what)
