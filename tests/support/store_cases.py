@@ -298,9 +298,14 @@ class WorldBench(Bench):
 class RealBench(Bench):
     """A folder on the disk, threads, SQLite in WAL mode."""
 
-    def __init__(self, folder: Path) -> None:
-        self._loop = asyncio.new_event_loop()
+    def __init__(self, folder: Path, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = loop or asyncio.new_event_loop()
+        self._owns_loop = loop is None
         self.env = self._loop.run_until_complete(self._make(folder))
+
+    def sibling(self, folder: Path) -> RealBench:
+        """Another machine on the same event loop."""
+        return RealBench(folder, self._loop)
 
     async def _make(self, folder: Path) -> Env:
         return real_env(folder, threads=2)
@@ -313,7 +318,8 @@ class RealBench(Bench):
         """See Bench."""
         assert isinstance(self.env.offload, ThreadOffload)
         self.env.offload.close()
-        self._loop.close()
+        if self._owns_loop:
+            self._loop.close()
 
 
 BENCHES = ("world", "real")
