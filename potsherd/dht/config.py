@@ -39,9 +39,9 @@ class DhtConfig:
     announce_batch: int = 64
     """Keys looked up before their records are sent, grouped by keeper."""
     pool_cover: int = 3
-    """Answers from this many of the nodes around each place of a pool make it covered."""
-    pool_asks_max: int = 400
-    """Nodes that one pool query asks at most; then it ends with what it has."""
+    """Nodes that tell what they keep of each block of a pool."""
+    pool_blocks_max: int = 128
+    """Blocks of one pool query, of about 10 to 19 donors each; then it ends with what it has."""
 
     # Requests
     retry_timeouts_s: tuple[float, ...] = (0.5, 1.0, 2.0)

@@ -39,6 +39,8 @@ _FOUND_FIXED = 26
 _PRESENCES_FIXED = 8
 RIVALS_MAX = 1024
 """Places that two keys asked for and whose first holder is to be told; the oldest are forgotten."""
+HANDED_OVER_BY = 2
+"""How many of the nodes nearest to a key hand its records to a new neighbour."""
 _NOT_HERE_FACTOR = 2
 """A record is refused when this many times `keepers` known nodes are nearer to its key."""
 
@@ -218,15 +220,19 @@ class Keeper:
             self._membrane.my_id, 2 * self._config.keepers, exclude=newcomer.dht_id
         )
         others = [number(contact.dht_id) for contact in near]
-        new_id, due = number(newcomer.dht_id), []
-        for key in keys:
-            target = number(key)
-            own, new = self._own ^ target, new_id ^ target
-            nearer = sum(other ^ target < own for other in others)
-            ahead = sum(other ^ target < new for other in others) + (own < new)
-            if nearer < 2 and ahead < self._config.keepers:
-                due.append(key)
-        return due
+        return [key for key in keys if self._is_due(number(newcomer.dht_id), key, others)]
+
+    def _is_due(self, new_id: int, key: bytes, others: list[int]) -> bool:
+        """`others`: our neighbours; most keys are decided by them, without asking the table."""
+        target = number(key)
+        own, new = self._own ^ target, new_id ^ target
+        if sum(other ^ target < own for other in others) >= HANDED_OVER_BY:
+            return False
+        nearest = self._table.nearest(key, self._config.keepers + 1)
+        known = [i for i in (number(contact.dht_id) for contact in nearest) if i != new_id]
+        nearer = sum(i ^ target < own for i in known)
+        ahead = sum(i ^ target < new for i in known) + (own < new)
+        return nearer < HANDED_OVER_BY and ahead < self._config.keepers
 
 
 def _packed_size(data: bytes) -> int:
