@@ -1,6 +1,6 @@
 """A put, four kills and a get on twelve nodes in virtual time; prints the log's digest, or writes the log.
 
-    python tests/support/one_run.py SEED FOLDER [LOG]
+python tests/support/one_run.py SEED FOLDER [LOG]
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ async def scenario(town: Town, folder: Path, source: Path) -> None:
 def main(seed: int, folder: Path, log: str | None) -> None:
     """See the module's text."""
     source = source_in(folder)
-    with World(seed, loss=0.01) as world:
-        if log:
-            world.log.keep(Path(log))
+    with World(seed, loss=0.01, log_file=Path(log) if log else None) as world:
         town = Town(world, 12)
 
         async def play() -> None:

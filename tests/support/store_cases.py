@@ -55,6 +55,9 @@ class Specimen:
     descriptor: Descriptor
     shards: tuple[bytes, ...]
 
+    def __repr__(self) -> str:
+        return f"Specimen({self.id.hex()[:8]}, {len(self.shards[0])} bytes)"
+
     @property
     def id(self) -> bytes:
         """The segment id."""
