@@ -13,12 +13,14 @@ from potsherd.datasets.context import Context, connect
 from potsherd.datasets.retrieving import (
     Listed,
     StatReport,
+    VerifyReport,
     cat,
-    examine_dataset,
+    get,
     ls,
     open_dataset,
     recover,
     stat,
+    verify,
 )
 from potsherd.datasets.storing import PutOptions, PutReport, choose_code, put
 
@@ -28,13 +30,15 @@ __all__ = [
     "PutOptions",
     "PutReport",
     "StatReport",
+    "VerifyReport",
     "cat",
     "choose_code",
     "connect",
-    "examine_dataset",
+    "get",
     "ls",
     "open_dataset",
     "put",
     "recover",
     "stat",
+    "verify",
 ]

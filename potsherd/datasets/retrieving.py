@@ -1,15 +1,17 @@
-"""`ls`, `cat`, `stat`, `verify` and recovery over a network; `get` is in potsherd.datasets.get."""
+"""`ls`, `get`, `cat`, `stat`, `verify` and recovery over a network."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from potsherd.crypto.boxes import secret_open
 from potsherd.crypto.eris import ReadCapability
 from potsherd.crypto.hashing import head_locator
 from potsherd.crypto.keys import DatasetKeys, Genesis, Master
+from potsherd.datasets import get as local
 from potsherd.datasets.context import Context
 from potsherd.datasets.health import Health, examine
 from potsherd.datasets.library import Archive, Dataset, Library, StoredSegment
@@ -25,12 +27,14 @@ from potsherd.node.statements import open_head
 __all__ = [
     "Listed",
     "StatReport",
+    "VerifyReport",
     "cat",
-    "examine_dataset",
+    "get",
     "ls",
     "open_dataset",
     "recover",
     "stat",
+    "verify",
 ]
 
 UNKNOWN_NUMBERS_MAX = 20
@@ -91,11 +95,30 @@ async def cat(
     start: int = 0,
     stop: int | None = None,
 ) -> AsyncIterator[bytes]:
-    """Verified bytes start … stop of one file, in pieces. Raises NotFoundError, UsageError for a folder."""
+    """See potsherd.datasets.get.cat."""
     archive = await open_dataset(context, capability)
-    reader = archive.file(await archive.manifest.lookup(path))
-    async for piece in reader.stream(start, stop):
+    async for piece in local.cat(archive, path, start, stop):
         yield piece
+
+
+async def get(
+    context: Context,
+    capability: ReadCapability,
+    destination: Path,
+    paths: Sequence[bytes] = (),
+    *,
+    overwrite: bool = False,
+) -> local.GetResult:
+    """See potsherd.datasets.get.get."""
+    archive = await open_dataset(context, capability)
+    return await local.get(
+        context.env,
+        archive,
+        destination,
+        paths,
+        overwrite=overwrite,
+        on_progress=lambda p: context.on_progress("bytes", p.content_bytes, p.content_bytes_total),
+    )
 
 
 @dataclass(frozen=True)
@@ -165,12 +188,33 @@ class StatReport:
 async def stat(context: Context, capability: ReadCapability) -> StatReport:
     """Root page and a sampled examination. Raises NotFoundError, NotEnoughShards."""
     archive = await open_dataset(context, capability)
-    health = await examine_dataset(context, archive, deep=False)
+    health = await _examine(context, archive, deep=False)
     segment = archive.entry.segment.segment_id
     return StatReport(archive.manifest.info, capability, segment, health)
 
 
-async def examine_dataset(context: Context, archive: ArchiveReader, *, deep: bool) -> Health:
+@dataclass(frozen=True)
+class VerifyReport:
+    """What a verification proved; `contents` only where every byte was read."""
+
+    health: Health
+    contents: local.VerifyResult | None
+
+
+async def verify(
+    context: Context, capability: ReadCapability, *, deep: bool = False
+) -> VerifyReport:
+    """Have every holder prove a random cell, or with `deep` read every piece and every file whole.
+
+    Damage is reported, not raised. Raises NotFoundError, NotEnoughShards when not even the root page is there.
+    """
+    archive = await open_dataset(context, capability)
+    health = await _examine(context, archive, deep=deep)
+    contents = await local.verify(context.env, archive) if deep else None
+    return VerifyReport(health, contents)
+
+
+async def _examine(context: Context, archive: ArchiveReader, *, deep: bool) -> Health:
     """Ask all holders of all segments that the root page names."""
     segments: Sequence[SegmentRef] = archive.manifest.segments
     total = len(segments)
@@ -249,7 +293,7 @@ async def _recover_one(
     capability = ReadCapability.from_bytes(sealed)
     try:
         archive = await open_dataset(context, capability)
-        health = await examine_dataset(context, archive, deep=False)
+        health = await _examine(context, archive, deep=False)
     except (NotFoundError, PotsherdError):
         return None
     info = archive.manifest.info
