@@ -72,7 +72,11 @@ class Datagrams(Protocol):
 
 
 class Stream(Protocol):
-    """A reliable byte stream to a peer whose Ed25519 node key is proven."""
+    """A reliable byte stream to a peer whose Ed25519 node key is proven.
+
+    One task at a time reads and one writes. After a cancelled or failed read or write the position in the
+    stream is unknown: abort it.
+    """
 
     @property
     def peer_key(self) -> bytes:
@@ -89,13 +93,19 @@ class Stream(Protocol):
         """Fill `buffer` whole. Raises PeerError when the stream ends before."""
 
     async def write(self, *buffers: Buffer) -> None:
-        """Send the buffers in order, and wait while the peer is slower. Raises PeerError."""
+        """Send the buffers in order, and wait while the peer is slower. Raises PeerError.
+
+        The buffers may be changed once this returns. It does not mean that the peer has them.
+        """
 
     def abort(self) -> None:
         """Break off at once; may be called twice."""
 
     async def close(self) -> None:
-        """Send what is waiting, then close; may be called twice."""
+        """Send what is waiting, then close; may be called twice. Discards what was not read.
+
+        The peer reads what was sent, then gets PeerError. Gives up, and aborts, after some seconds.
+        """
 
 
 class Listener(Protocol):
@@ -113,17 +123,26 @@ class Net(Protocol):
     """Datagrams and streams."""
 
     async def bind(self, at: Address) -> Datagrams:
-        """Open a UDP socket. Raises StorageError-free PeerError if the address is taken."""
+        """Open a UDP socket. Raises PeerError if the address is taken or not ours."""
 
     async def listen(
         self, at: Address, identity: Identity, accept: Callable[[Stream], Awaitable[None]]
     ) -> Listener:
-        """Accept streams of peers of the same network; `accept` runs as a task of the listener's own."""
+        """Accept streams of peers of the same network; `accept` runs as a task of the listener's own.
+
+        When `accept` returns the stream is closed; when it raises, aborted. PeerError from it means that
+        the peer broke off and is swallowed; any other error is a fault of ours and is reported to the
+        loop. Raises PeerError if the address is taken or not ours.
+        """
 
     async def dial(
         self, to: Address, identity: Identity, peer_key: bytes, *, timeout_s: float
     ) -> Stream:
-        """Connect and prove both keys. Raises UnreachableError, or PeerError if the key is another."""
+        """Connect and prove both keys.
+
+        Raises UnreachableError when nobody answers there in time, and PeerError when somebody else does:
+        another key, another network, no node. A refusal by the other side shows at the first read.
+        """
 
 
 class Disk(Protocol):
@@ -131,7 +150,7 @@ class Disk(Protocol):
 
     Paths are relative, with `/`. Every method raises StorageError when the disk refuses and
     NotFoundError where a file is missing. A write is durable only after `sync(path)` *and*
-    `sync_folder(folder)` of the folder that got or lost the name.
+    `sync_folder(folder)` of the folder that got or lost the name. Paths do not begin with a dot.
     """
 
     def create(self, path: str, size: int) -> None:
@@ -150,7 +169,7 @@ class Disk(Protocol):
         """fsync of a file's content and size."""
 
     def sync_folder(self, path: str) -> None:
-        """fsync of a folder's names ("" is the root)."""
+        """fsync of a folder's names ("" is the root), and of its own name if it is new."""
 
     def rename(self, old: str, new: str) -> None:
         """Atomically; makes the parent folders of `new`."""
@@ -165,10 +184,11 @@ class Disk(Protocol):
         """Bytes that the file system would still give us."""
 
     def open_index(self, name: str, *, pages_max: int | None = None) -> sqlite3.Connection:
-        """The SQLite database `name`: WAL, synchronous=FULL, autocommit off, usable from any thread.
+        """The SQLite database `name`: WAL, synchronous=FULL, `isolation_level=None`, for any thread.
 
         The caller sends BEGIN IMMEDIATE … COMMIT itself, one transaction per `offload` call, and makes
-        sure that one call at a time uses the connection.
+        sure that one call at a time uses the connection. Beyond `pages_max` pages SQLite raises
+        sqlite3.OperationalError ("full"). Open each name once. `walk` never sees the database.
         """
 
 

@@ -67,8 +67,11 @@ class RealDatagrams:
         if self._closed:
             return
         try:
+            socket.inet_pton(
+                self._socket.family, to.host
+            )  # `sendto` would ask the resolver for a name
             self._socket.sendto(data, to)
-        except (OSError, OverflowError, UnicodeError, ValueError):
+        except (OSError, OverflowError, ValueError):
             self.unsent += 1
 
     async def receive(self) -> tuple[bytes, Address]:
@@ -135,6 +138,7 @@ class RealListener:
         self._accept = accept
         self._handshakes = asyncio.Semaphore(HANDSHAKES_MAX)
         self._tasks: dict[asyncio.Task[None], None] = {}
+        self._fresh: dict[socket.socket, None] = {}  # accepted, their tasks have not run yet
         self._streams = 0
         name = sock.getsockname()
         self._address = Address(name[0], name[1])
@@ -154,6 +158,9 @@ class RealListener:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in self._fresh:
+            connection.close()
+        self._fresh.clear()
 
     async def _accept_all(self) -> None:
         loop = asyncio.get_running_loop()
@@ -169,11 +176,13 @@ class RealListener:
             except BaseException:
                 self._handshakes.release()
                 raise
+            self._fresh[connection] = None
             task = loop.create_task(self._serve(connection))
             self._tasks[task] = None
             task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
     async def _serve(self, connection: socket.socket) -> None:
+        self._fresh.pop(connection)
         try:
             stream = await self._handshake(connection)
         except (OSError, PeerError, TimeoutError):
@@ -242,7 +251,11 @@ class RealNet:
     ) -> RealListener:
         context = self._contexts.server(identity)
         sock = _open(at, socket.SOCK_STREAM)
-        sock.listen(BACKLOG)
+        try:
+            sock.listen(BACKLOG)
+        except OSError as error:
+            sock.close()
+            raise PeerError(f"cannot listen on {at.host} port {at.port}: {error}") from error
         return RealListener(sock, context, identity.network_id, accept)
 
     async def dial(
@@ -295,6 +308,8 @@ def _open(at: Address, kind: socket.SocketKind) -> socket.socket:
     sock = socket.socket(_family(at), kind)
     try:
         sock.setblocking(False)
+        if sock.family == socket.AF_INET6:  # no IPv4 peers in IPv6 clothes
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(at)

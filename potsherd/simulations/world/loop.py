@@ -138,8 +138,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         loop: asyncio.AbstractEventLoop,
         coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
         context: contextvars.Context | None = None,
+        name: str | None = None,
+        **_: Any,
     ) -> VirtualTask[T]:
-        task = VirtualTask(coro, loop=self, context=context)
+        task = VirtualTask(coro, loop=self, context=context, name=name)
         if self.on_task is not None:
             self.on_task(task, context)
         return task

@@ -22,7 +22,7 @@ from potsherd.simulations.world.log import EventLog
 from potsherd.simulations.world.loop import VirtualLoop
 from potsherd.simulations.world.streams import Link, WorldListener, WorldStream, dial
 
-__all__ = ["Fabric", "Weather", "WorldDatagrams", "WorldNet"]
+__all__ = ["Fabric", "NetFault", "Weather", "WorldDatagrams", "WorldNet"]
 
 DATAGRAM_QUEUE_MAX = 1024
 """Datagrams waiting for `receive`; beyond it new ones are dropped and counted."""
@@ -59,6 +59,10 @@ class Weather:
     """How long an established stream stalls before it breaks, when the other side has gone silent."""
 
 
+NetFault = Callable[[str, str, str], Exception | None]
+"""(operation, machine, host of the other side or our own) to the error that it meets, or None."""
+
+
 class Fabric:
     """The wires between all machines."""
 
@@ -75,6 +79,7 @@ class Fabric:
         self.links: dict[str, Link] = {}
         self.drops: Counter[str] = Counter()
         """Datagrams that did not arrive, by reason."""
+        self.fault: NetFault | None = None
         self._mix: dict[str, int] = {}
         self._lives: dict[str, dict[Life, None]] = {}
         self._port = PORT_EPHEMERAL_MIN
@@ -95,6 +100,14 @@ class Fabric:
         """A port number for the dialling end of a stream."""
         self._port = self._port + 1 if self._port < PORT_MAX else PORT_EPHEMERAL_MIN
         return self._port
+
+    def begin(self, operation: str, life: Life, host: str) -> None:
+        """Before each call: raise what the injected fault wants, or that the machine is down."""
+        life.check_network()
+        error = self.fault(operation, life.name, host) if self.fault is not None else None
+        if error is not None:
+            raise error
+        life.check_network()  # the fault may have been a crash
 
     def base_latency(self, one: str, other: str) -> float:
         """Seconds from host to host: symmetric, fixed for a pair, independent of the order of events."""
@@ -254,8 +267,8 @@ class WorldNet:
         self._life = life
 
     async def bind(self, at: Address) -> WorldDatagrams:
-        self._life.check_network()
         fabric = self._fabric
+        fabric.begin("bind", self._life, at.host)
         port = fabric.bind(self._life, at, fabric.sockets)  # type: ignore[arg-type] # reads keys only
         socket = WorldDatagrams(fabric, self._life, at.host, port)
         fabric.sockets[self._life.host, port] = socket
@@ -264,9 +277,9 @@ class WorldNet:
     async def listen(
         self, at: Address, identity: Identity, accept: Callable[[Stream], Awaitable[None]]
     ) -> WorldListener:
-        self._life.check_network()
-        _check_identity(identity)
         fabric = self._fabric
+        fabric.begin("listen", self._life, at.host)
+        _check_identity(identity)
         port = fabric.bind(self._life, at, fabric.listeners)  # type: ignore[arg-type] # reads keys only
         context = contextvars.copy_context()
         listener = WorldListener(
@@ -278,7 +291,7 @@ class WorldNet:
     async def dial(
         self, to: Address, identity: Identity, peer_key: bytes, *, timeout_s: float
     ) -> WorldStream:
-        self._life.check_network()
+        self._fabric.begin("dial", self._life, to.host)
         _check_identity(identity)
         host = self._life.host if to.host in LOOPBACK_HOSTS else to.host
         return await dial(

@@ -89,6 +89,7 @@ class WorldStream:
         return bytes(buffer)
 
     async def read_into(self, buffer: memoryview) -> None:
+        self._begin("read")
         buffer = buffer.cast("B")
         filled, size = 0, buffer.nbytes
         while filled < size:
@@ -104,6 +105,7 @@ class WorldStream:
             self._other._credit(take)
 
     async def write(self, *buffers: Buffer) -> None:
+        self._begin("write")
         self._check_writable()
         data = b"".join(buffers)  # the caller may change its buffers once we return
         rest = memoryview(data)
@@ -131,6 +133,15 @@ class WorldStream:
         self._fabric.stalled.pop(self, None)
         for _ in range(late):
             self._fabric.loop.call_later(self._latency(), self._arrive)
+
+    def _begin(self, operation: str) -> None:
+        if self._fabric.fault is None:
+            return  # the usual case, met for each read and write
+        try:
+            self._fabric.begin(operation, self._life, self._peer_address.host)
+        except Exception:
+            self.abort()
+            raise
 
     def _check_writable(self) -> None:
         if self._broken is not None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import hashlib
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -17,13 +18,16 @@ from potsherd.ports import Env
 from potsherd.simulations.world.disk import CAPACITY_BYTES_DEFAULT, Platter, WorldDisk
 from potsherd.simulations.world.life import CURRENT_LIFE, Life
 from potsherd.simulations.world.log import EventLog
-from potsherd.simulations.world.loop import VirtualLoop, VirtualTask
-from potsherd.simulations.world.net import Fabric, Weather, WorldNet
+from potsherd.simulations.world.loop import DeadlockError, VirtualLoop, VirtualTask
+from potsherd.simulations.world.net import Fabric, NetFault, Weather, WorldNet
 
 __all__ = ["World"]
 
 EPOCH_UTC_S = 1_767_225_600.0
 """What the calendars of the world show at virtual time 0: 1 January 2026."""
+
+CLOSE_TIMEOUT_S = 3600.0
+"""Virtual time that cancelled tasks get for their cleanup when a world is closed."""
 
 T = TypeVar("T")
 
@@ -133,6 +137,7 @@ class World:
         )
         self.fabric = Fabric(self.loop, self.rng("network"), self.log, weather)
         self._offload_s = offload_s
+        self._rot_rng = self.rng("rot")
         self._machines: dict[str, _Machine] = {}
         self._failed: list[asyncio.Task[Any]] = []
         self._complaints: list[BaseException] = []
@@ -202,6 +207,19 @@ class World:
         """What survives crashes: for faults, bit rot and looking at what was stored."""
         return self._machines[name].platter
 
+    def rot(self, name: str, folder: str = "") -> tuple[str, int]:
+        """Flip a seeded bit of a file below `folder`; gives its path and the byte's offset."""
+        platter = self._machines[name].platter
+        prefix = f"{folder}/" if folder else ""
+        found = [(p, len(i.live)) for p, i in platter.files() if p.startswith(prefix) and i.live]
+        if not found:
+            raise UsageError(f"{name} has no file with content below {folder!r}")
+        path, size = self._rot_rng.choice(found)
+        offset = self._rot_rng.randrange(size)
+        platter.rot(path, offset, 1 << self._rot_rng.randrange(8))
+        self.log.add("rot", name, f"{path} {offset}")
+        return path, offset
+
     def skew(self, name: str, clock_skew_s: float) -> None:
         """Set by how much the machine's calendar is ahead."""
         self._machines[name].clock_skew_s = clock_skew_s
@@ -234,6 +252,19 @@ class World:
         """Change how the network behaves; names as in `Weather`."""
         self.fabric.weather = replace(self.fabric.weather, **changes)
 
+    @property
+    def net_fault(self) -> NetFault | None:
+        """Called before each bind, listen, dial, read and write with (operation, machine, host).
+
+        The exception it returns is raised; on reads and writes the stream is reset as well. `host` is
+        that of the other side, or our own.
+        """
+        return self.fabric.fault
+
+    @net_fault.setter
+    def net_fault(self, fault: NetFault | None) -> None:
+        self.fabric.fault = fault
+
     # time
 
     def run(self, coro: Coroutine[Any, Any, T], *, time_max_s: float | None = None) -> T:
@@ -242,7 +273,11 @@ class World:
         Raises TimeoutError after `time_max_s` virtual seconds, and what machines' tasks failed with.
         """
         task = self.loop.create_task(self._limited(coro, time_max_s))
-        result = self.loop.run_until_complete(task)
+        try:
+            result = self.loop.run_until_complete(task)
+        except (DeadlockError, TimeoutError):
+            self.check()  # the likely reason
+            raise
         self.check()
         return result
 
@@ -271,7 +306,9 @@ class World:
         tasks = sorted(asyncio.all_tasks(self.loop), key=hash)
         for task in tasks:
             task.cancel()
-        self.loop.run_until_complete(_wait_for_all(tasks))
+        if tasks:
+            with contextlib.suppress(DeadlockError):  # somebody's cleanup waits for ever
+                self.loop.run_until_complete(asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S))
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         for machine in self._machines.values():
             if machine.life is not None:
@@ -365,7 +402,3 @@ class World:
     async def _limited(self, coro: Coroutine[Any, Any, T], time_max_s: float | None) -> T:
         async with asyncio.timeout(time_max_s):
             return await coro
-
-
-async def _wait_for_all(tasks: Sequence[Awaitable[Any]]) -> None:
-    await asyncio.gather(*tasks, return_exceptions=True)
