@@ -39,6 +39,8 @@ class _Watched:
     near: bytes
     """Placement key of a segment that we share: in its pool the node's presence is found."""
     address: Address | None = None
+    answered: bool = False
+    """Whether it ever gave a sign of life; what others say of it costs them nothing."""
     up: bytearray = field(default_factory=lambda: bytearray(HOURS_PER_WEEK))
     tries: bytearray = field(default_factory=lambda: bytearray(HOURS_PER_WEEK))
 
@@ -55,10 +57,13 @@ class PeerTable:
     def watch(
         self, key: bytes, now: float, *, near: bytes = b"", address: Address | None = None
     ) -> bool:
-        """Begin to watch a node, or learn more of it; False when the table is full."""
+        """Begin to watch a node, or learn more of it; False when the table is full.
+
+        In a full table a newcomer takes the place of one that is away and has never answered.
+        """
         known = self._peers.get(key)
         if known is None:
-            if len(self._peers) >= self._peers_max:
+            if len(self._peers) >= self._peers_max and not self._forget_one(now):
                 return False
             # due at once: an address given by somebody else is worth nothing before it answered
             due = now - self._interval_s
@@ -66,6 +71,13 @@ class PeerTable:
         known.near = near or known.near
         known.address = known.address or address
         return True
+
+    def _forget_one(self, now: float) -> bool:
+        for key, peer in self._peers.items():
+            if not peer.answered and self._is_away(peer, now):
+                del self._peers[key]
+                return True
+        return False
 
     def keep_only(self, keys: Iterable[bytes]) -> None:
         """Forget all others."""
@@ -80,6 +92,7 @@ class PeerTable:
             return False
         was_away = self._is_away(peer, now)
         peer.seen = peer.asked = now
+        peer.answered = True
         peer.address = address or peer.address
         if now - peer.counted >= self._interval_s:
             _count(peer, now, utc, 1)

@@ -6,18 +6,27 @@ import asyncio
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from node_town import PORT, Town, in_town, push_all, push_one
+from node_town import PORT, SETTINGS, Town, in_town, push_all, push_one
 
 from potsherd.crypto.hashing import head_locator
 from potsherd.erasure.descriptor import Descriptor
 from potsherd.erasure.layout import CELL_SIZE
 from potsherd.erasure.merkle import cell_leaves, verify_range
-from potsherd.errors import NotFoundError, PeerError, UnreachableError
+from potsherd.errors import (
+    MembershipError,
+    NotFoundError,
+    PeerError,
+    UnreachableError,
+    UsageError,
+)
+from potsherd.node.node import Node
 from potsherd.node.session import Session
 from potsherd.node.testing import HandMade
+from potsherd.ports import Address
 
 
 async def read_all(session: Session, made: HandMade) -> dict[int, bytes]:
@@ -222,6 +231,49 @@ def test_a_client_alone_says_that_nobody_answers() -> None:
             await town.session()
 
     in_town(2, scenario)
+
+
+def test_two_keys_on_one_number_cannot_both_be_members() -> None:
+    async def scenario(town: Town) -> None:
+        identity, _ = town.network.donor(77)
+        chain = town.network.invitation.certify_node(identity.key, 2)
+        env = town.world.env("rival", "10.5.0.1")
+        settings = replace(SETTINGS, listen=Address("10.5.0.1", PORT))
+        with pytest.raises(MembershipError, match="already"):
+            await Node.start(env, identity, town.network.config, chain, settings)
+
+    in_town(5, scenario)
+
+
+def test_a_client_or_a_stranger_cannot_run_a_node() -> None:
+    async def scenario(town: Town) -> None:
+        env = town.world.env("rival", "10.5.0.1")
+        settings = replace(SETTINGS, listen=Address("10.5.0.1", PORT))
+        identity, chain = town.network.client(5, env.utc())
+        with pytest.raises(UsageError):
+            await Node.start(env, identity, town.network.config, chain, settings)
+        _, other = town.network.donor(5)
+        with pytest.raises(MembershipError):
+            await Node.start(env, identity, town.network.config, other, settings)
+
+    in_town(1, scenario)
+
+
+def test_stopping_leaves_no_task_and_frees_the_ports() -> None:
+    async def scenario(town: Town) -> None:
+        before = len(asyncio.all_tasks())
+        for _ in range(3):
+            node = await town.start(1)
+            async with await town.session() as session:
+                await session.peer(town.key(1))
+                await node.stop()
+                await node.stop()
+                await node.wait_failed()
+        await asyncio.sleep(120)
+        del town.nodes[1]
+        assert len(asyncio.all_tasks()) <= before + 2, "what the other node does meanwhile"
+
+    in_town(2, scenario, running=1)
 
 
 def replayed() -> str:

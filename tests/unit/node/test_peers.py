@@ -72,6 +72,18 @@ def test_the_table_is_bounded_and_can_forget() -> None:
     assert peers.near(A) == b"n" * 20
 
 
+def test_names_that_never_answered_make_room() -> None:
+    """Else anybody could fill the table with keys that nobody has."""
+    peers = table(peers_max=2)
+    peers.watch(A, 0)
+    peers.watch(B, 0)
+    peers.seen(B, 10, 0)
+    assert not peers.watch(C, 1000)
+    assert peers.watch(C, 3000)
+    assert not peers.watch(A, 3000)
+    assert sorted(peers.due(10_000, 9)) == [B, C]
+
+
 def test_a_hint_does_not_replace_where_a_node_was_met() -> None:
     peers = table()
     peers.watch(A, 0, address=HERE)
