@@ -64,8 +64,10 @@ async def connected(
     from potsherd.datasets import operations
 
     def count(what: str, done: int, total: int) -> None:
-        if progress is not None:
+        if progress is not None and what == "bytes":
             progress(done, total)
+        elif progress is not None:
+            progress(0, None, f"{done} of {total} {what}" if total else f"{done} {what}")
 
     await borrow_peers(command, network)
     env = real(command.home.spool_folder)

@@ -170,10 +170,13 @@ def _recover(command: Command, path: Path) -> None:
 
 
 async def _rebuild(command: Command, network: str) -> list[str]:
+    from potsherd.cli.data import connected
     from potsherd.datasets import operations
 
-    async with operations.connect(command.home, network=network) as ctx:
-        return list(await operations.recover(ctx, command.home.master()))
+    with command.output.progress("recover") as progress:
+        async with connected(command, command.home.networks.get(network), progress) as context:
+            found = await operations.recover(context, command.home.master())
+    return [dataset.name for dataset in found]
 
 
 def config_show(as_json: JsonFlag = False) -> None:

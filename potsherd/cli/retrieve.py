@@ -1,0 +1,318 @@
+"""`ls`, `stat`, `verify`, `get` and `cat`."""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat as modes
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from potsherd.cli.context import Command, JsonFlag, NetworkName, begin, run
+from potsherd.cli.data import DatasetName, connected, network_of, resolved
+
+if TYPE_CHECKING:
+    from potsherd.cli.output import Output
+    from potsherd.datasets.get import GetResult, VerifyResult
+    from potsherd.datasets.health import Health
+    from potsherd.datasets.library import Resolved
+    from potsherd.datasets.operations import Listed, StatReport, VerifyReport
+
+__all__ = ["cat", "get", "ls", "stat", "verify"]
+
+SHOWN_MAX = 20
+"""Segments and damaged files that text names one by one; JSON has all."""
+
+
+# --- ls ------------------------------------------------------------------------------------------
+
+
+def ls(
+    name: DatasetName,
+    path: Annotated[str, typer.Argument(help="Folder or file inside the dataset.")] = "",
+    long: Annotated[bool, typer.Option("-l", "--long", help="With mode, size and time.")] = False,
+    recursive: Annotated[
+        bool, typer.Option("-R", "--recursive", help="Folders below too.")
+    ] = False,
+    network: NetworkName = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """What is in a dataset, or in one of its folders."""
+    command = begin(as_json, network=network)
+    found = resolved(command, name)
+    run(_ls(command, found, network, os.fsencode(path), long=long, recursive=recursive))
+
+
+async def _ls(
+    command: Command, found: Resolved, flag: str | None, path: bytes, *, long: bool, recursive: bool
+) -> None:
+    from potsherd.datasets import operations
+
+    top = b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
+    async with connected(command, network_of(command, found, flag)) as context:
+        async for entry in operations.ls(context, found.capability, path, recurse=recursive):
+            if entry.path == top and entry.kind == "folder":
+                continue  # its content is asked for
+            command.output.show("entry", _entry_text(entry, long=long), **_entry_fields(entry))
+
+
+def _entry_fields(entry: Listed) -> dict[str, Any]:
+    return {
+        "path": os.fsdecode(entry.path),
+        "kind": entry.kind,
+        "size": entry.size,
+        "mode": f"{entry.mode:04o}",
+        "mtime_ns": entry.mtime_ns,
+        "target": os.fsdecode(entry.target) if entry.kind == "link" else None,
+        "blake2b": entry.blake2b if entry.kind == "file" else None,
+    }
+
+
+def _entry_text(entry: Listed, *, long: bool) -> str:
+    from potsherd.cli.output import printable
+    from potsherd.cli.units import format_date
+
+    text = printable(entry.path) + ("/" if entry.kind == "folder" else "")
+    if not long:
+        return text
+    kind = {"folder": modes.S_IFDIR, "link": modes.S_IFLNK}.get(entry.kind, modes.S_IFREG)
+    date = format_date(entry.mtime_ns // 10**9)
+    target = f" -> {printable(entry.target)}" if entry.kind == "link" else ""
+    return f"{modes.filemode(kind | entry.mode)}  {entry.size:>14,}  {date}  {text}{target}"
+
+
+# --- stat and verify -----------------------------------------------------------------------------
+
+
+def stat(name: DatasetName, network: NetworkName = None, as_json: JsonFlag = False) -> None:
+    """What a dataset is and how well it is kept, by a proof of every piece just now.
+
+    Exit 6 when redundancy is below target, 5 when it cannot be read now.
+    """
+    command = begin(as_json, network=network)
+    found = resolved(command, name)
+    report = run(_stat(command, found, network))
+    command.output.show("stat", _stat_text(report), **report.as_json())
+    _raise_for(report.health)
+
+
+async def _stat(command: Command, found: Resolved, flag: str | None) -> StatReport:
+    from potsherd.datasets import operations
+
+    async with connected(command, network_of(command, found, flag)) as context:
+        return await operations.stat(context, found.capability)
+
+
+def _stat_text(report: StatReport) -> str:
+    from potsherd.cli.output import printable
+    from potsherd.cli.units import format_date, format_size
+
+    info, totals = report.info, report.info.totals
+    return "\n".join(
+        (
+            f"title     {printable(info.title)}",
+            f"created   {format_date(info.created)}",
+            f"content   {totals.files} files, {totals.folders} folders, "
+            f"{format_size(totals.content_bytes)}; encrypted {format_size(report.stream_bytes)}",
+            *_health_lines(report.health),
+        )
+    )
+
+
+def _health_lines(health: Health) -> list[str]:
+    """In words: what was proven, how, and how much more may go."""
+    weakest = health.weakest
+    how = "every cell" if health.deep else "one random cell each"
+    lines = [
+        f"code      {weakest.k}-of-{weakest.n}; repair starts below {weakest.r}",
+        f"proven    {weakest.live} of {weakest.n} pieces just now ({how})"
+        + (f", in the weakest of {len(health.segments)} segments" if health.segments[1:] else ""),
+        f"survives  {max(0, weakest.survives)} more nodes gone",
+    ]
+    troubled = [(g, s) for g in health.segments for s in g.shards if not s.live]
+    lines += [
+        f"  piece {shard.index} of {segment.segment_id.hex()[:16]} on {shard.key.hex()[:16]}: {shard.trouble}"
+        for segment, shard in troubled[:SHOWN_MAX]
+    ]
+    if len(troubled) > SHOWN_MAX:
+        lines.append(f"  and {len(troubled) - SHOWN_MAX} more")
+    return lines
+
+
+def _raise_for(health: Health) -> None:
+    """Exit codes 5 and 6."""
+    from potsherd.errors import BelowTarget, NotEnoughShards
+
+    weakest = health.weakest
+    if not health.readable:
+        raise NotEnoughShards(
+            f"{weakest.live} of {weakest.n} pieces answer, {weakest.k} are needed",
+            remedy="Nodes that are away may come back: try again later.",
+        )
+    if not health.on_target:
+        raise BelowTarget(
+            f"{weakest.live} of {weakest.n} pieces are live, repair is due below {weakest.r}"
+        )
+
+
+def verify(
+    name: DatasetName,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Every cell of every piece, and every byte of every file."),
+    ] = False,
+    network: NetworkName = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Prove that the pieces are there; with --deep read everything and compare it with its hashes.
+
+    Exit 6 when redundancy is below target, 5 when something cannot be read.
+    """
+    command = begin(as_json, network=network)
+    found = resolved(command, name)
+    report = run(_verify(command, found, network, deep=deep))
+    health, content = report.health, report.contents
+    fields: dict[str, Any] = {"deep": deep, "segments": _segment_rows(health)}
+    lines = _health_lines(health)
+    if content is not None:
+        fields |= {
+            "files": content.files,
+            "content_bytes": content.content_bytes,
+            "failures": [_failure(f) for f in content.failures],
+        }
+        lines.append(f"content   {content.files} files read and right, {len(content.failures)} not")
+    command.output.show("verify", "\n".join(lines), **fields)
+    _notes(command.output, content)
+    _raise_for(health)
+    if content is not None and content.failures:
+        raise content.failures[0].error
+
+
+def _segment_rows(health: Health) -> list[dict[str, Any]]:
+    return [
+        {
+            "segment": segment.segment_id,
+            "k": segment.k,
+            "n": segment.n,
+            "r": segment.r,
+            "live": segment.live,
+            "pieces": segment.shards,
+        }
+        for segment in health.segments
+    ]
+
+
+def _failure(failure: Any) -> dict[str, str]:
+    return {"path": os.fsdecode(failure.node.path), "error": str(failure.error)}
+
+
+def _notes(output: Output, content: VerifyResult | None) -> None:
+    from potsherd.cli.output import printable
+
+    for failure in content.failures[:SHOWN_MAX] if content else ():
+        output.note(f"{printable(failure.node.path)}: {failure.error}")
+
+
+async def _verify(
+    command: Command, found: Resolved, flag: str | None, *, deep: bool
+) -> VerifyReport:
+    from potsherd.datasets import operations
+
+    with command.output.progress("verify") as progress:
+        async with connected(command, network_of(command, found, flag), progress) as context:
+            return await operations.verify(context, found.capability, deep=deep)
+
+
+# --- get and cat ---------------------------------------------------------------------------------
+
+
+def get(
+    name: DatasetName,
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="Folder to write into.")],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATH...]", help="Only these files and folders of the dataset."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what is in the way; leave the rest alone.")
+    ] = False,
+    network: NetworkName = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Read a dataset back. Goes on where an earlier try stopped; never overwrites silently."""
+    from potsherd.cli.units import format_size
+
+    command = begin(as_json, network=network)
+    found = resolved(command, name)
+    wanted = [os.fsencode(path) for path in paths or []]
+    result = run(_get(command, found, network, destination, wanted, overwrite=overwrite))
+    kept = f", {result.kept} were there already" if result.kept else ""
+    command.output.show(
+        "get",
+        f"{result.files} files, {format_size(result.content_bytes)} in {destination}{kept}",
+        destination=destination,
+        files=result.files,
+        kept=result.kept,
+        folders=result.folders,
+        symlinks=result.symlinks,
+        content_bytes=result.content_bytes,
+    )
+
+
+async def _get(
+    command: Command,
+    found: Resolved,
+    flag: str | None,
+    destination: Path,
+    paths: list[bytes],
+    *,
+    overwrite: bool,
+) -> GetResult:
+    from potsherd.datasets import operations
+
+    with command.output.progress("get") as progress:
+        async with connected(command, network_of(command, found, flag), progress) as context:
+            return await operations.get(
+                context, found.capability, destination, paths, overwrite=overwrite
+            )
+
+
+def cat(
+    name: DatasetName,
+    path: Annotated[str, typer.Argument(help="The file inside the dataset.")],
+    range_: Annotated[
+        str,
+        typer.Option(
+            "--range", metavar="A-B", help="Bytes A to before B, counted from 0; A- is to the end."
+        ),
+    ] = "0-",
+    network: NetworkName = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a file, or a range of it, to standard output; only what is needed is read."""
+    from potsherd.cli.units import parse_range
+
+    start, stop = parse_range(range_)
+    command = begin(as_json, network=network)
+    found = resolved(command, name)
+    run(_cat(command, found, network, os.fsencode(path), start, stop))
+
+
+async def _cat(
+    command: Command, found: Resolved, flag: str | None, path: bytes, start: int, stop: int | None
+) -> None:
+    from potsherd.datasets import operations
+
+    offset = start
+    async with connected(command, network_of(command, found, flag)) as context:
+        async for piece in operations.cat(context, found.capability, path, start, stop):
+            if command.output.as_json:
+                text = base64.b64encode(piece).decode()
+                command.output.show("data", None, offset=offset, base64=text)
+            else:
+                sys.stdout.buffer.write(piece)
+            offset += len(piece)
+    sys.stdout.buffer.flush()
