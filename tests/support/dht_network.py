@@ -181,10 +181,12 @@ class Network:
         await dht.start(self.bootstrap(places))
         return dht
 
-    def announcement(self, place: int, key: bytes, segment: bytes = bytes(32)) -> Announcement:
-        """By one donor, good for some 22 hours."""
+    def announcement(
+        self, place: int, key: bytes, segment: bytes = bytes(32), lifetime_s: float = 80_000
+    ) -> Announcement:
+        """By one donor, made now."""
         utc = self.world.env(self.name(place)).utc()
-        return announcement(self.membranes[place], key, segment=segment, expires=utc + 80_000)
+        return announcement(self.membranes[place], key, segment=segment, expires=utc + lifetime_s)
 
     def keepers(self, key: bytes) -> list[int]:
         """Places of the donors that keep announcements under `key`, the nearest first."""
