@@ -289,9 +289,9 @@ class PartFile:
         self._content = node.entry.content
         self._part = _part_name(name)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._descriptor = os.open(self._part, flags, 0o600, dir_fd=folder)
         if fresh:
-            os.ftruncate(self._descriptor, 0)
+            flags |= os.O_TRUNC
+        self._descriptor = os.open(self._part, flags, 0o600, dir_fd=folder)
 
     @property
     def size(self) -> int:
@@ -330,7 +330,8 @@ class PartFile:
     def finish(self) -> None:
         """The content is complete and verified: give the file its attributes and its name."""
         with _errors(self._node.path):
-            os.ftruncate(self._descriptor, self._content.length)
+            if os.fstat(self._descriptor).st_size != self._content.length:
+                os.ftruncate(self._descriptor, self._content.length)
             _set_attributes(self._descriptor, self._node)
             if self._replace:
                 self._rename()

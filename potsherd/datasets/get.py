@@ -178,7 +178,7 @@ async def get(
     are left out: PartlyDone, or the first one's error when there was nothing else to get.
     Raises NotFoundError for an unknown path before anything is written.
     """
-    for path in _selection(paths):
+    for path in paths:
         await archive.manifest.lookup(path)
     extractor = await env.offload(_extractor, destination, overwrite)
     try:
