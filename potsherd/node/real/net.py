@@ -209,10 +209,11 @@ class RealListener:
             stream.abort()
 
     async def _handshake(self, connection: socket.socket) -> TlsStream:
+        stream = TlsStream()  # not what the loop returns: uvloop returns a protocol of its own
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            transport, stream = await asyncio.get_running_loop().connect_accepted_socket(
-                TlsStream,
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: stream,
                 connection,
                 ssl=self._context,
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
@@ -224,7 +225,7 @@ class RealListener:
         try:
             stream.prove(proven_key(stream.connection, self._network_id))
         except PeerError:
-            transport.abort()
+            stream.abort()
             raise
         return stream
 
@@ -264,10 +265,11 @@ class RealNet:
         context = self._contexts.client(identity)
         where = f"{to.host} port {to.port}"
         _family(to)
+        stream = TlsStream()
         try:
             async with asyncio.timeout(timeout_s):
-                _, stream = await asyncio.get_running_loop().create_connection(
-                    TlsStream,
+                await asyncio.get_running_loop().create_connection(
+                    lambda: stream,
                     to.host,
                     to.port,
                     ssl=context,

@@ -36,6 +36,12 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
+DatagramOpener = Callable[
+    [asyncio.DatagramProtocol, tuple[str, int] | None, tuple[str, int] | None],
+    tuple[asyncio.DatagramTransport, asyncio.DatagramProtocol],
+]
+
+
 class DeadlockError(RuntimeError):
     """The virtual world would stand still for ever: nothing to do, or too much to do at one instant."""
 
@@ -104,6 +110,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._selector = _JumpingSelector(self)
         self.shuffle_rng = shuffle_rng
         self.on_task: Callable[[VirtualTask[Any], contextvars.Context | None], None] | None = None
+        self.on_datagram_endpoint: DatagramOpener | None = None
         self.set_debug(False)
         self.set_task_factory(self._make_task)
 
@@ -156,6 +163,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
         except Exception as error:
             future.set_exception(error)
         return future
+
+    async def create_datagram_endpoint(  # type: ignore[override] # of sockets it knows addresses only
+        self,
+        protocol_factory: Callable[[], asyncio.DatagramProtocol],
+        local_addr: tuple[str, int] | None = None,
+        remote_addr: tuple[str, int] | None = None,
+        **_: Any,
+    ) -> tuple[asyncio.DatagramTransport, asyncio.DatagramProtocol]:
+        """A datagram socket of the machine whose task asks; only in a `World`."""
+        if self.on_datagram_endpoint is None:
+            raise NotImplementedError("this loop has no network")
+        return self.on_datagram_endpoint(protocol_factory(), local_addr, remote_addr)
 
     async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> list[Any]:
         """Only literal addresses exist here; nobody is asked."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import hashlib
 import random
 from collections.abc import Callable, Coroutine, Sequence
@@ -16,6 +17,7 @@ from typing import Any, Self, TypeVar
 from potsherd.errors import UsageError
 from potsherd.ports import Env
 from potsherd.simulations.world.disk import CAPACITY_BYTES_DEFAULT, Platter, WorldDisk
+from potsherd.simulations.world.endpoints import open_datagram_endpoint
 from potsherd.simulations.world.life import CURRENT_LIFE, Life
 from potsherd.simulations.world.log import EventLog
 from potsherd.simulations.world.loop import DeadlockError, VirtualLoop, VirtualTask
@@ -136,6 +138,7 @@ class World:
             bandwidth_bytes_s=bandwidth_bytes_s,
         )
         self.fabric = Fabric(self.loop, self.rng("network"), self.log, weather)
+        self.loop.on_datagram_endpoint = functools.partial(open_datagram_endpoint, self.fabric)
         self._offload_s = offload_s
         self._rot_rng = self.rng("rot")
         self._machines: dict[str, _Machine] = {}
