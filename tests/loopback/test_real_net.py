@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -70,6 +71,16 @@ def test_certificate_is_a_function_of_the_key() -> None:
     assert certificate.not_valid_before_utc.year == 1970
     assert certificate.not_valid_after_utc.year == 9999
     assert certificate.serial_number.bit_length() <= 159
+
+
+def test_certificate_is_that_of_the_vector() -> None:
+    """docs/spec/tls.md; peers need not have equal certificates, but ours must not change unnoticed."""
+    path = Path(__file__).parent.parent / "vectors" / "tls" / "node-certificate.json"
+    case = json.loads(path.read_text())
+    assert tls.AUTHORITY_SEED.hex() == case["authority_seed"]
+    assert tls._authority_certificate().hex() == case["authority_certificate"]
+    assert tls.node_certificate(bytes.fromhex(case["node_seed"])).hex() == case["node_certificate"]
+    assert tls.alpn(bytes.fromhex(case["network_id"])) == case["alpn"]
 
 
 def test_key_that_does_not_belong_to_the_seed_is_a_mistake() -> None:
