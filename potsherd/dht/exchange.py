@@ -227,7 +227,7 @@ class Exchange:
     def _seal(self, key: bytes, frame: Frame, size: int) -> bytes:
         flags = frame.flags | (Flag.GREATER if self._my_key > key else 0)
         flags |= Flag.CHAIN if frame.chain is not None else 0
-        plain = build_frame(self._network, frame._replace(flags=int(flags)), size)
+        plain = build_frame(self._network, frame._replace(flags=flags), size)
         nonce = self._rng.randbytes(NONCE_SIZE)
         return build_datagram(self._my_key, nonce, self._membrane.seal(key, nonce, plain))
 
@@ -426,7 +426,7 @@ class Exchange:
         """Send a reply unless it is longer than the request: nobody is worth being spoofed."""
         try:
             body = message.encode()
-            frame = Frame(int(Flag.REPLY), TYPES[type(message)], asked.request_id, chain, body)
+            frame = Frame(Flag.REPLY, TYPES[type(message)], asked.request_id, chain, body)
             data = self._seal(key, frame, 0)
         except MalformedError:
             return Drop.TOO_LONG

@@ -187,7 +187,7 @@ def boxed(plain: bytes, nonce: bytes = bytes(24)) -> bytes:
     return build_datagram(PEER.my_key, nonce, PEER.seal(ME.my_key, nonce, plain))
 
 
-GREATER = Flag.GREATER if PEER.my_key > ME.my_key else Flag(0)
+GREATER = Flag.GREATER if PEER.my_key > ME.my_key else 0
 
 
 @given(data=st.binary(max_size=1300) | damaged(st.just(boxed(bytes(100)))))
@@ -203,7 +203,7 @@ def test_any_plaintext_of_a_peer_is_survived(plain: bytes) -> None:
 @settings(max_examples=300)
 @given(
     flags=st.sampled_from([0, Flag.REPLY]),
-    more=st.sampled_from([0, int(Flag.WANTS_CHAIN)]),
+    more=st.sampled_from([0, Flag.WANTS_CHAIN]),
     type_=st.sampled_from([1, 2, 3, 4, 15, 77]),
     mine=st.booleans(),
     chain=st.none() | st.just(PEER.my_chain) | damaged(st.just(PEER.my_chain)),
@@ -214,8 +214,8 @@ def test_any_frame_of_a_member_is_survived(
     flags: int, more: int, type_: int, mine: bool, chain: bytes | None, body: bytes, size: int
 ) -> None:
     node = Node()
-    flags |= int(GREATER) | (more if not flags else 0)
-    flags |= int(Flag.CHAIN) if chain is not None else 0
+    flags |= GREATER | (more if not flags else 0)
+    flags |= Flag.CHAIN if chain is not None else 0
     frame = Frame(flags, type_, node.asked if mine else bytes(16), chain, body[:500])
     node.take(boxed(build_frame(NETWORK, frame, size)))
     assert node.ends <= 1

@@ -301,7 +301,7 @@ def sealed(sender: Side, to: Side, frame: Frame, size: int = DATAGRAM_MAX) -> by
     membrane = PlainMembrane(NETWORK, sender.serial)
     flags = frame.flags | (Flag.GREATER if sender.my_key > to.my_key else 0)
     flags |= Flag.CHAIN if frame.chain is not None else 0
-    plain = build_frame(NETWORK, frame._replace(flags=int(flags)), size)
+    plain = build_frame(NETWORK, frame._replace(flags=flags), size)
     return build_datagram(sender.my_key, bytes(24), membrane.seal(to.my_key, bytes(24), plain))
 
 
@@ -330,8 +330,8 @@ def test_a_reply_of_the_wrong_type_leaves_the_request_open() -> None:
     pending = next(iter(a.exchange._pending))
     chain = PlainMembrane(NETWORK, 2).my_chain
     for frame in (
-        Frame(int(Flag.REPLY), 2, pending, chain, EMPTY.encode()),
-        Frame(int(Flag.REPLY), 1, pending, chain, b"rubbish"),
+        Frame(Flag.REPLY, 2, pending, chain, EMPTY.encode()),
+        Frame(Flag.REPLY, 1, pending, chain, b"rubbish"),
     ):
         a.take(sealed(b, a, frame), b.address)
     assert a.outcomes == []
