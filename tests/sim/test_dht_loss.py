@@ -13,7 +13,7 @@ import pytest
 from dht_network import NETWORK, Network
 
 from potsherd.crypto.invitations import InvitationFile, invite
-from potsherd.crypto.membership import create_network, open_config
+from potsherd.crypto.membership import certify_open_client, create_network, open_config
 from potsherd.crypto.signing import SigningKey
 from potsherd.dht import DhtConfig
 from potsherd.dht.membrane import Membrane
@@ -141,4 +141,39 @@ def test_the_same_with_real_boxes_signatures_and_credentials() -> None:
         await network.close()
 
     with World(5, loss=LOSS, log_content=False) as world:
+        world.run(scenario(world))
+
+
+@pytest.mark.slow
+def test_an_open_network_needs_no_chains() -> None:
+    """Donors show an empty chain there; ids follow from keys."""
+
+    async def scenario(world: World) -> None:
+        config = open_config(create_network("agora", b"o" * 32, (), open_=True)[1])
+        network = Network(world, DhtConfig(prefix_nodes_max=4, presences_per_prefix=16))
+
+        def membrane(number: int, *, client: bool = False) -> NodeMembrane:
+            seed = number.to_bytes(32, "big")
+            key = SigningKey(seed)
+            utc = world.env("clock").utc()
+            chain = certify_open_client(key, config, utc) if client else b""
+            identity = Identity(seed, key.verify_key, config.network_id)
+            return NodeMembrane(identity, chain, Gate(config, lambda: utc))
+
+        for place in range(12):
+            dht = await network.add_donor(membrane(place))
+            await dht.publish_presence(
+                address=network.addresses[place], operator="", site="", free_class=1
+            )
+        key = bytes(20)
+        assert await network.donors[3].announce([network.announcement(3, key)]) == 12
+        client = await network.add_client([7], membrane(99, client=True))
+        assert len(await client.find_announcements(key)) == 1
+        assert {p.member for p in await client.pool(key, 50)} == {
+            m.my_key for m in network.membranes
+        }
+        await client.close()
+        await network.close()
+
+    with World(6, loss=LOSS, log_content=False) as world:
         world.run(scenario(world))

@@ -13,11 +13,15 @@ import pytest
 from dht_network import NETWORK, PORT, Network
 from plain_membrane import PlainMembrane
 
-from potsherd.dht import Dht, DhtConfig
+from potsherd.dht import Contact, Dht, DhtConfig
+from potsherd.dht.exchange import Request
+from potsherd.dht.records import sign_record
 from potsherd.dht.routing import number
+from potsherd.dht.wire import Find, Found, Pong, Presences, PresencesFound
 from potsherd.errors import MembershipError, PeerError, RefusedError, UnreachableError, UsageError
 from potsherd.ports import Address
 from potsherd.simulations.world import World
+from potsherd.wire import Record
 
 KEY = b"k" * 20
 SMALL = DhtConfig(keepers=4)
@@ -380,6 +384,55 @@ def test_garbage_and_floods_do_not_stop_a_network(world: World) -> None:
         await network.close()
 
     play(world, scenario)
+
+
+@pytest.mark.slow
+def test_a_third_of_liars_hides_no_record_and_no_donor(world: World) -> None:
+    """They keep nothing, name only each other as contacts, and tell forged records."""
+
+    async def scenario() -> None:
+        network = Network(world, DhtConfig(presence_period_s=1e9, restore_period_s=1e9))
+        await network.grow(45)
+        await publish_all(network)
+        keys = [world.rng("key", i).randbytes(20) for i in range(12)]
+        for i, key in enumerate(keys):
+            await network.donors[3 * i + 1].announce([network.announcement(3 * i + 1, key)])
+        liars = list(range(0, 45, 3))
+        for place in liars:
+            lie(network, place, liars)
+        client = await network.add_client([0, 3, 4])  # two of the three it knows are liars
+        for key in keys:
+            assert [a.key for a in await client.find_announcements(key)] == [key]
+        pool = await client.pool(KEY, 20)
+        assert [p.dht_id for p in pool] == [
+            network.membranes[p].my_id for p in network.ranked(KEY)[:20]
+        ]
+        assert dict(client.statistics().dropped)["record"] > 0
+        await client.close()
+        await network.close()
+
+    play(world, scenario)
+
+
+def lie(network: Network, place: int, liars: list[int]) -> None:
+    """From now on the donor at `place` answers finds like this."""
+    friends = tuple(
+        Contact(network.membranes[p].my_id, network.membranes[p].my_key, network.addresses[p])
+        for p in liars
+        if p != place
+    )
+
+    def answer(request: Request, now: float, utc: float) -> Record | None:
+        if isinstance(request.message, Find):
+            forged = sign_record(
+                network.announcement(1, request.message.target), network.membranes[place]
+            )
+            return Found(bytes(8), (forged, b"rubbish"), friends[:8], None)
+        if isinstance(request.message, Presences):
+            return PresencesFound((), 0)
+        return Pong()
+
+    network.donors[place]._engine.answer = answer  # type: ignore[method-assign]
 
 
 @pytest.mark.slow
