@@ -74,7 +74,7 @@ async def found_of(world: World, nodes: int, keys: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_every_key_is_found_without_its_nearest_keepers(seed: int) -> None:
     with World(seed, loss=LOSS, log_content=False) as world:
         assert world.run(found_of(world, 60, 100)) == 100
