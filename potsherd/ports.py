@@ -116,7 +116,10 @@ class Listener(Protocol):
         """The bound address."""
 
     async def close(self) -> None:
-        """Stop accepting and abort the streams it accepted."""
+        """Stop accepting, abort the streams it accepted, cancel and await their handlers.
+
+        Not to be called by `accept`, which it would wait for.
+        """
 
 
 class Net(Protocol):
