@@ -27,7 +27,7 @@ def put(connection: sqlite3.Connection, segment: int, genesis: bytes, signed: by
     numbers = sorted({head.number, *(number for number, _ in known)})
     lowest = numbers[-HEAD_NUMBERS_MAX:][0]
     forks = [bytes(other) for number, other in known if number == head.number]
-    if head.number < lowest or len(forks) >= HEAD_FORKS_MAX or _same(signed, forks):
+    if len(forks) >= HEAD_FORKS_MAX or _same(signed, forks):
         return
     connection.execute(
         "INSERT INTO heads(dataset, number, head) VALUES(?, ?, ?)", (dataset, head.number, signed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -255,6 +256,53 @@ def test_a_node_keeps_one_index_of_a_segment(bench: Bench, rows: int) -> None:
     bench.run(scenario())
 
 
+def test_a_released_segment_may_come_back_under_another_index(bench: Bench) -> None:
+    specimen = large_segment(random.Random(25), rows=5)
+
+    async def scenario() -> None:
+        store = await ShardStore.open(bench.env, QUOTA)
+        empty = store.usage()
+        for index in (0, 2, 1):
+            await put(store, specimen, index)
+            await check_readable(store, specimen, index)
+            await store.release(specimen.id)
+            with pytest.raises(NotFoundError):
+                await store.read(specimen.id, index, [(0, 1)])
+            assert await store.held(specimen.id) is None
+        assert list(bench.env.disk.walk("")) == []
+        assert (store.usage().used, store.usage().shards) == (empty.used, 0)
+        await store.close()
+
+    bench.run(scenario())
+
+
+def test_a_reservation_is_committed_before_the_first_byte_and_struck_off_at_the_end(
+    bench: Bench,
+) -> None:
+    specimen = large_segment(random.Random(26), rows=5)
+
+    async def reservations(store: ShardStore) -> list[tuple[int, bytes]]:
+        return await store._index.read(
+            lambda c: c.execute("SELECT reserved, member FROM stages").fetchall()
+        )
+
+    async def scenario() -> None:
+        store = await ShardStore.open(bench.env, QUOTA)
+        state = await store.stage(specimen.ticket(), 0, MEMBER)
+        ((reserved, member),) = await reservations(store)
+        assert reserved == store.usage().staged > 5 * CELL_SIZE and member == MEMBER
+        ((_, size, allocated),) = bench.env.disk.walk("staging")
+        assert 5 * CELL_SIZE <= size <= allocated < reserved
+        await store.append(state.stage, 0, specimen.shards[0])
+        await commit(store, specimen, 0, state.stage)
+        assert await reservations(store) == [] and store.usage().staged == 0
+        await store.abort((await store.stage(specimen.ticket(), 1, MEMBER)).stage)
+        assert await reservations(store) == [] and store.usage().staged == 0
+        await store.close()
+
+    bench.run(scenario())
+
+
 def test_rosters_keep_the_highest_counter_of_each_node(bench: Bench) -> None:
     specimen = small_segment(random.Random(10))
     nodes = [bytes([i]) * 32 for i in range(3)]
@@ -350,6 +398,7 @@ def test_a_lease_replaces_provisional_ones_and_the_highest_sequence_wins(bench: 
 def test_a_lease_over_another_list_uncovers_what_it_leaves_out(bench: Bench) -> None:
     rng = random.Random(14)
     one, two = small_segment(rng), small_segment(rng)
+    two = replace(two, descriptor=replace(two.descriptor, owner_key=one.owner))
 
     async def scenario() -> None:
         store = await ShardStore.open(bench.env, QUOTA)
@@ -362,6 +411,8 @@ def test_a_lease_over_another_list_uncovers_what_it_leaves_out(bench: Bench) -> 
         assert await store.leases(one.id) == [(narrow, narrow_paths[0])]
         assert await store.leases(two.id) == []
         await store.put_lease(wide, paths)
+        forked, forked_paths = lease_over([two, one], sequence=2)
+        await store.put_lease(forked, forked_paths)  # the same sequence once more: the first stays
         assert await store.leases(two.id) == []
         other_archive, other_paths = lease_over([one, two], archive=1)
         await store.put_lease(other_archive, other_paths)
