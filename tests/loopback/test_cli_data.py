@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import time
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_support import Cli
+from cli_support import Cli, make_experiment, tree
 
 pytestmark = pytest.mark.slow
 
@@ -31,39 +30,13 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a bit of everything."""
-    folder = tmp_path_factory.mktemp("source") / "experiment"
-    (folder / "deep" / "er").mkdir(parents=True)
-    (folder / "empty").mkdir()
-    (folder / "a.csv").write_text("x,y\n1,2\n" * 100)
-    (folder / "deep" / "er" / "big.bin").write_bytes(random.Random(1).randbytes(700_001))
-    (folder / "deep" / "nothing").touch()
-    (folder / "line\nbreak").write_text("odd name")
-    (folder / "link").symlink_to("deep/er")
-    with (folder / os.fsdecode(b"caf\xe9")).open("w") as file:
-        file.write("a name that is no UTF-8")
-    (folder / "a.csv").chmod(0o640)
-    return folder
+    return make_experiment(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")
 def stored(cli: Cli, source: Path) -> str:
     """Its name in the library."""
     return cli("put", source, *CODE).out.rstrip("\n")
-
-
-def tree(folder: Path) -> dict[bytes, tuple[object, ...]]:
-    """What `get` must bring back: kinds, contents, targets, modes and times of files."""
-    found: dict[bytes, tuple[object, ...]] = {}
-    for path in sorted(folder.rglob("*")):
-        name = os.fsencode(path.relative_to(folder))
-        facts = path.lstat()
-        if path.is_symlink():
-            found[name] = ("link", os.readlink(path))
-        elif path.is_dir():
-            found[name] = ("folder", facts.st_mode)
-        else:
-            found[name] = ("file", path.read_bytes(), facts.st_mode, facts.st_mtime_ns)
-    return found
 
 
 def test_put_prints_the_name_and_get_brings_it_back(
@@ -186,29 +159,25 @@ def test_names_that_nobody_has(cli: Cli, stored: str) -> None:
     cli("ls", "urn:eris:AAAA", code=2)
 
 
-def test_exit_codes_follow_the_redundancy(cli: Cli, source: Path, tmp_path: Path) -> None:
-    """r = 4: with four of six pieces it is on target, with three below, with one unreadable."""
-    name = cli("put", source, *CODE, "--name", "fading").out.strip()
-    [segment] = cli("stat", name, "--json").object["segments"]
-    holders = {piece["index"]: piece["node"] for piece in segment["pieces"]}
-    numbers = {node["key"]: node["node"] for node in cli("lab", "status", "--json").objects}
-    order = [str(numbers[holders[index]]) for index in range(NODES)]
-    try:
-        cli("lab", "kill", *order[:2])
-        cli("stat", name)
-        cli("lab", "kill", order[2])
-        cli("stat", name, code=6)
-        cli("verify", name, code=6)
-        cli("get", name, tmp_path / "back")
-        assert tree(tmp_path / "back") == tree(source)
-        cli("lab", "kill", *order[3:5])
-        cli("get", name, tmp_path / "gone", code=5)
-        assert not list((tmp_path / "gone").glob("**/*.bin"))
-    finally:
-        cli("lab", "start")
-    cli("stat", name)
-    cli("get", name, tmp_path / "gone")
-    assert tree(tmp_path / "gone") == tree(source)
+def test_the_recovery_file_brings_back_library_and_data(
+    cli: Cli, source: Path, stored: str, tmp_path: Path
+) -> None:
+    cli("init", "--recovery", tmp_path / "recovery")
+    cli("init", "--recovery", tmp_path / "recovery", code=2)  # never replaced
+    lost = Cli(tmp_path / "new")
+    lost("init", "--recover", tmp_path / "recovery")
+    before = {row["name"] for row in cli("list", "--json").objects if row["stored"]}
+    assert {row["name"] for row in lost("list", "--json").objects} == before
+    lost("get", stored, tmp_path / "back")
+    assert tree(tmp_path / "back") == tree(source)
+    lost("init", "--recover", tmp_path / "recovery")  # again is no harm
+    assert len(lost("list", "--json").objects) == len(before)
+    typo = (tmp_path / "recovery").read_text().replace("A", "B", 1)
+    (tmp_path / "typo").write_text(typo)
+    Cli(tmp_path / "third")("init", "--recover", tmp_path / "typo", code=1)
+    other = Cli(tmp_path / "fourth")
+    other("init")
+    other("init", "--recover", tmp_path / "recovery", code=7)
 
 
 @pytest.fixture(scope="module")
@@ -281,24 +250,3 @@ def test_a_holder_that_dies_during_get_is_no_harm(cli: Cli, large: Path, tmp_pat
         assert tree(tmp_path / "back") == tree(large)
     finally:
         cli("lab", "start")
-
-
-def test_the_recovery_file_brings_back_library_and_data(
-    cli: Cli, source: Path, stored: str, tmp_path: Path
-) -> None:
-    cli("init", "--recovery", tmp_path / "recovery")
-    cli("init", "--recovery", tmp_path / "recovery", code=2)  # never replaced
-    lost = Cli(tmp_path / "new")
-    lost("init", "--recover", tmp_path / "recovery")
-    before = {row["name"] for row in cli("list", "--json").objects if row["stored"]}
-    assert {row["name"] for row in lost("list", "--json").objects} == before
-    lost("get", stored, tmp_path / "back")
-    assert tree(tmp_path / "back") == tree(source)
-    lost("init", "--recover", tmp_path / "recovery")  # again is no harm
-    assert len(lost("list", "--json").objects) == len(before)
-    typo = (tmp_path / "recovery").read_text().replace("A", "B", 1)
-    (tmp_path / "typo").write_text(typo)
-    Cli(tmp_path / "third")("init", "--recover", tmp_path / "typo", code=1)
-    other = Cli(tmp_path / "fourth")
-    other("init")
-    other("init", "--recover", tmp_path / "recovery", code=7)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -105,3 +106,34 @@ def free_port() -> int:
         port: int = tcp.getsockname()[1]
         udp.bind(("127.0.0.1", port))
         return port
+
+
+def make_experiment(parent: Path) -> Path:
+    """A folder with a bit of everything: 5 files."""
+    folder = parent / "experiment"
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "empty").mkdir()
+    (folder / "a.csv").write_text("x,y\n1,2\n" * 100)
+    (folder / "deep" / "er" / "big.bin").write_bytes(random.Random(1).randbytes(700_001))
+    (folder / "deep" / "nothing").touch()
+    (folder / "line\nbreak").write_text("odd name")
+    (folder / "link").symlink_to("deep/er")
+    with (folder / os.fsdecode(b"caf\xe9")).open("w") as file:
+        file.write("a name that is no UTF-8")
+    (folder / "a.csv").chmod(0o640)
+    return folder
+
+
+def tree(folder: Path) -> dict[bytes, tuple[object, ...]]:
+    """What `get` must bring back: kinds, contents, targets, modes and times of files."""
+    found: dict[bytes, tuple[object, ...]] = {}
+    for path in sorted(folder.rglob("*")):
+        name = os.fsencode(path.relative_to(folder))
+        facts = path.lstat()
+        if path.is_symlink():
+            found[name] = ("link", os.readlink(path))
+        elif path.is_dir():
+            found[name] = ("folder", facts.st_mode)
+        else:
+            found[name] = ("file", path.read_bytes(), facts.st_mode, facts.st_mtime_ns)
+    return found

@@ -1,0 +1,37 @@
+"""Exit codes follow the redundancy, on a network of real processes of which more and more are killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli_support import Cli, make_experiment, tree
+
+pytestmark = pytest.mark.slow
+
+NODES = 6
+
+
+def test_exit_codes_follow_the_redundancy(tmp_path: Path) -> None:
+    """2-of-6, r = 4: with four pieces it is on target, with three below, with one unreadable."""
+    cli, source = Cli(tmp_path / "home"), make_experiment(tmp_path)
+    with cli.lab(NODES):
+        name = cli("put", source, "--k", "2", "--n", "6").out.strip()
+        [segment] = cli("stat", name, "--json").object["segments"]
+        holders = {piece["index"]: piece["node"] for piece in segment["pieces"]}
+        numbers = {node["key"]: node["node"] for node in cli("lab", "status", "--json").objects}
+        order = [str(numbers[holders[index]]) for index in range(NODES)]
+        cli("lab", "kill", *order[:2])  # both data columns
+        cli("stat", name)
+        cli("lab", "kill", order[2])
+        cli("verify", name, code=6)
+        cli("get", name, tmp_path / "back")
+        assert tree(tmp_path / "back") == tree(source)
+        cli("lab", "kill", *order[3:5])
+        cli("stat", name, code=5)
+        cli("get", name, tmp_path / "gone", code=5)
+        assert not list((tmp_path / "gone").glob("**/*.bin"))
+        cli("lab", "start")
+        cli("stat", name)
+        cli("get", name, tmp_path / "gone")
+        assert tree(tmp_path / "gone") == tree(source)
