@@ -105,9 +105,12 @@ class Peer:
 
     # --- storing -----------------------------------------------------------------------------------
 
-    async def push_open(self, ticket: bytes, index: int) -> Staged:
-        """Reserve room for shard `index`, or find what an earlier try left. Raises QuotaError, RefusedError."""
-        reply = await self._caller.call(Methods.PUSH_OPEN, records.PushOpen(ticket, index))
+    async def push_open(self, ticket: bytes) -> Staged:
+        """Reserve room for the ticket's shard, or find what an earlier try left.
+
+        Raises QuotaError, and RefusedError for a ticket that names another node or has expired.
+        """
+        reply = await self._caller.call(Methods.PUSH_OPEN, records.PushOpen(ticket))
         return reply.body
 
     async def push(self, stage: int, offset: int, *buffers: Buffer) -> None:

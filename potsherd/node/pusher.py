@@ -212,12 +212,14 @@ class SegmentPusher:
         ticket = Ticket(
             owner=plan.owner.verify_key,
             placement_key=plan.placement_key,
+            index=slot.index,
+            holder=candidate.key,
             shard_bytes_max=plan.shard_bytes_max,
             expires=int(self._env.utc()) + TICKET_LIFE_S,
         )
         signed = ticket.signed(plan.owner.sign, self._session.identity.network_id)
         peer = await self._session.peer(candidate.key, candidate.address)
-        staged = await peer.push_open(signed, slot.index)
+        staged = await peer.push_open(signed)
         slot.peer, slot.stage, slot.sent = peer, staged.stage, 0
         slot.resumed, slot.resumed_digest = staged.size, staged.digest
         slot.digest = hashlib.blake2b(digest_size=32)

@@ -50,12 +50,15 @@ PROTOCOL_VERSION = 1
 
 @dataclass(frozen=True)
 class Ticket(Record):
-    """The owner allows shards of one coming segment to be pushed. Signed by `owner`."""
+    """The owner allows one shard of one coming segment to be pushed to one node. Signed by `owner`."""
 
     TYPE: ClassVar[str] = "ticket"
     SIZE_MAX: ClassVar[int] = 128
     owner: Annotated[bytes, Bytes(32)]
     placement_key: Annotated[bytes, Bytes(20)]
+    index: Annotated[int, Uint(254)]
+    holder: Annotated[bytes, Bytes(32)]
+    """Node key of who is to keep the shard: a ticket seen by one node is worth nothing at another."""
     shard_bytes_max: Annotated[int, Uint(SHARD_BYTES_MAX)]
     expires: Annotated[int, Uint(DATE_MAX)]
 
@@ -164,11 +167,10 @@ class Hello(Record):
 
 @dataclass(frozen=True)
 class PushOpen(Record):
-    """Reserve room for one shard. `ticket` is signed; `index` is the shard's number."""
+    """Reserve room for the shard that the signed `ticket` names."""
 
     SIZE_MAX: ClassVar[int] = 512
     ticket: Annotated[bytes, Bytes(max=64 + Ticket.SIZE_MAX)]
-    index: Annotated[int, Uint(254)]
 
 
 @dataclass(frozen=True)

@@ -285,9 +285,10 @@ class _Connection:
         body = records.PushOpen.decode(request.body)
         if len(self._stages) >= self._server.limits.stages_per_connection:
             raise LimitError("too many open stages on one connection")
-        ticket = open_ticket(body.ticket, self._network_id, self._now())
-        state = await self._store.stage(ticket, body.index, charge_of(self._member))
-        self._stages[state.stage] = _Stage(body.index)
+        key = self._server.identity.key
+        ticket = open_ticket(body.ticket, self._network_id, self._now(), key)
+        state = await self._store.stage(ticket, ticket.index, charge_of(self._member))
+        self._stages[state.stage] = _Stage(ticket.index)
         return records.Staged(state.stage, state.size, state.digest), ()
 
     def _stage(self, number: int) -> _Stage:

@@ -41,9 +41,11 @@ TICKET_LIFE_MAX_S = 30 * 86400
 """Seconds ahead that a ticket may expire."""
 
 
-def open_ticket(data: bytes, network_id: bytes, now: float) -> Ticket:
-    """A ticket signed by its owner that is valid now."""
+def open_ticket(data: bytes, network_id: bytes, now: float, holder: bytes) -> Ticket:
+    """A ticket for the node `holder`, signed by its owner, that is valid now."""
     ticket = open_signed(Ticket, data, network_id, lambda t: t.owner)
+    if ticket.holder != holder:
+        raise RefusedError("the ticket is for another node")
     if ticket.expires + CLOCK_SKEW_S < now:
         raise RefusedError("the ticket has expired", remedy="check this machine's clock")
     if ticket.expires > now + TICKET_LIFE_MAX_S + CLOCK_SKEW_S:

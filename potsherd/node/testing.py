@@ -97,11 +97,12 @@ class HandMade:
         """32 bytes."""
         return self.descriptor.segment_id
 
-    def ticket(self, now: float, *, life_s: int = 3600) -> bytes:
-        """A signed ticket for the largest shard."""
+    def ticket(self, now: float, index: int, holder: bytes, *, life_s: int = 3600) -> bytes:
+        """A signed ticket for one shard and the node that is to keep it."""
         size = max(len(shard) for shard in self.shards)
         key = self.descriptor.placement_key
-        ticket = Ticket(self.owner.verify_key, key, size, int(now) + life_s)
+        expires = int(now) + life_s
+        ticket = Ticket(self.owner.verify_key, key, index, holder, size, expires)
         return ticket.signed(self.owner.sign, self.network_id)
 
     def lease(self, now: float) -> bytes:

@@ -65,7 +65,7 @@ async def test_a_segment_is_pushed_found_and_read_on_real_nodes(tmp_path: Path) 
         receipts = []
         for index, donor in enumerate(donors):
             peer = await session.peer(donor.key, donor.address)
-            stage = (await peer.push_open(made.ticket(now), index)).stage
+            stage = (await peer.push_open(made.ticket(now, index, donor.key))).stage
             half = len(made.shards[index]) // 2
             await peer.push(stage, 0, memoryview(made.shards[index])[:half])
             await peer.push(stage, half, made.shards[index][half:-7], made.shards[index][-7:])
@@ -102,7 +102,7 @@ async def test_a_restarted_node_serves_what_it_acknowledged(tmp_path: Path) -> N
         now = session.env.utc()
         key = nodes[1].identity.key
         peer = await session.peer(key, nodes[1].listening)
-        stage = (await peer.push_open(made.ticket(now), 2)).stage
+        stage = (await peer.push_open(made.ticket(now, 2, key))).stage
         await peer.push(stage, 0, made.shards[2])
         receipt = await peer.commit(stage, made.descriptor.encode(), made.lease(now))
         await nodes[1].stop()
@@ -136,7 +136,7 @@ async def test_strangers_and_full_nodes_refuse(tmp_path: Path) -> None:
         made = HandMade(NETWORK.network_id, bytes(60 * 2**20), k=2, n=3)
         peer = await session.peer(node.identity.key, node.listening)
         with pytest.raises(QuotaError):
-            await peer.push_open(made.ticket(env.utc()), 0)
+            await peer.push_open(made.ticket(env.utc(), 0, peer.key))
         assert (await peer.status()).quota == 24 * 2**20
         await node.stop()
         with pytest.raises(UnreachableError):

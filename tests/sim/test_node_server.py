@@ -65,7 +65,7 @@ def test_pushes_in_flight_together_keep_their_order() -> None:
     async def scenario(town: Town, session: Session, peer: Peer) -> None:
         made = town.made(2_000_000, k=2, n=3)
         now, shard = session.env.utc(), made.shards[1]
-        stage = (await peer.push_open(made.ticket(now), 1)).stage
+        stage = (await peer.push_open(made.ticket(now, 1, peer.key))).stage
         step = 50_000
         pushes = []
         for offset in range(0, len(shard), step):
@@ -85,13 +85,13 @@ def test_a_lost_connection_resumes_where_the_stage_ends() -> None:
     async def scenario(town: Town, session: Session, peer: Peer) -> None:
         made = town.made(1_000_000)
         now = session.env.utc()
-        stage = (await peer.push_open(made.ticket(now), 0)).stage
+        stage = (await peer.push_open(made.ticket(now, 0, peer.key))).stage
         await peer.push(stage, 0, made.shards[0][:300_000])
         session.drop(peer.key)
         peer = await session.peer(town.key(0))
         with pytest.raises(NotFoundError):
             await peer.push(stage, 300_000, made.shards[0][300_000:])
-        staged = await peer.push_open(made.ticket(now), 0)
+        staged = await peer.push_open(made.ticket(now, 0, peer.key))
         assert staged.size == 300_000
         with pytest.raises(RefusedError):
             await peer.push(staged.stage, 0, made.shards[0])
@@ -131,7 +131,7 @@ def test_what_does_not_fit_the_descriptor_is_not_kept() -> None:
             (RefusedError, made, made.shards[0], 9, made.lease(now)),
         ]
         for error, what, shard, index, lease in cases:
-            stage = (await peer.push_open(what.ticket(now), index)).stage
+            stage = (await peer.push_open(what.ticket(now, index, peer.key))).stage
             await peer.push(stage, 0, shard)
             with pytest.raises(error):
                 await peer.commit(stage, made.descriptor.encode(), lease)
@@ -153,14 +153,16 @@ def test_a_ticket_of_another_owner_opens_nothing_for_a_segment() -> None:
     async def scenario(town: Town, session: Session, peer: Peer) -> None:
         made, other = town.made(1000), town.made(1000, number=1)
         now = session.env.utc()
-        stage = (await peer.push_open(other.ticket(now), 0)).stage
+        stage = (await peer.push_open(other.ticket(now, 0, peer.key))).stage
         await peer.push(stage, 0, made.shards[0])
         with pytest.raises(RefusedError):
             await peer.commit(stage, made.descriptor.encode(), made.lease(now))
         with pytest.raises(RefusedError):
-            await peer.push_open(made.ticket(now - 5000), 0)
+            await peer.push_open(made.ticket(now - 5000, 0, peer.key))
+        with pytest.raises(RefusedError, match="another node"):
+            await peer.push_open(made.ticket(now, 0, town.key(1)))
         with pytest.raises(IntegrityError):
-            await peer.push_open(made.ticket(now)[:-1] + b"\0", 0)
+            await peer.push_open(made.ticket(now, 0, peer.key)[:-1] + b"\0")
 
     with_peer(scenario)
 
@@ -168,7 +170,7 @@ def test_a_ticket_of_another_owner_opens_nothing_for_a_segment() -> None:
 def test_more_than_the_ticket_allows_is_refused() -> None:
     async def scenario(town: Town, session: Session, peer: Peer) -> None:
         made = town.made(1000)
-        stage = (await peer.push_open(made.ticket(session.env.utc()), 0)).stage
+        stage = (await peer.push_open(made.ticket(session.env.utc(), 0, peer.key))).stage
         with pytest.raises(RefusedError):
             await peer.push(stage, 0, bytes(len(made.shards[0]) + 1))
         await peer.push_abort(stage)
@@ -179,7 +181,7 @@ def test_more_than_the_ticket_allows_is_refused() -> None:
 def test_stages_of_one_connection_are_out_of_reach_for_others() -> None:
     async def scenario(town: Town, session: Session, peer: Peer) -> None:
         made = town.made(1000)
-        stage = (await peer.push_open(made.ticket(session.env.utc()), 0)).stage
+        stage = (await peer.push_open(made.ticket(session.env.utc(), 0, peer.key))).stage
         thief = await connect(town, 1)
         with pytest.raises(NotFoundError):
             await thief.push(stage, 0, b"spoilt")
@@ -197,7 +199,7 @@ def test_a_full_node_says_so() -> None:
         async with await town.session() as session:
             peer = await session.peer(town.key(0))
             with pytest.raises(QuotaError):
-                await peer.push_open(made.ticket(session.env.utc()), 0)
+                await peer.push_open(made.ticket(session.env.utc(), 0, peer.key))
             assert (await peer.status()).quota == 24 * 2**20
 
     in_town(1, scenario, settings={"quota_bytes": 24 * 2**20})
@@ -386,9 +388,9 @@ def test_open_stages_are_bounded_per_connection() -> None:
     async def scenario(town: Town, session: Session, peer: Peer) -> None:
         now = session.env.utc()
         for size in (1000, 2000):
-            await peer.push_open(town.made(size).ticket(now), 0)
+            await peer.push_open(town.made(size).ticket(now, 0, peer.key))
         with pytest.raises(LimitError):
-            await peer.push_open(town.made(3000).ticket(now), 0)
+            await peer.push_open(town.made(3000).ticket(now, 0, peer.key))
 
     with_peer(scenario, limits=ServerLimits(stages_per_connection=2))
 

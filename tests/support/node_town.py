@@ -111,7 +111,7 @@ async def push_one(session: Session, made: HandMade, index: int, key: bytes) -> 
     """Store one shard on the node; its receipt."""
     now = session.env.utc()
     peer = await session.peer(key)
-    stage = (await peer.push_open(made.ticket(now), index)).stage
+    stage = (await peer.push_open(made.ticket(now, index, key))).stage
     await peer.push(stage, 0, made.shards[index])
     return await peer.commit(stage, made.descriptor.encode(), made.lease(now))
 

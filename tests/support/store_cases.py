@@ -71,7 +71,7 @@ class Specimen:
     def ticket(self, size_max: int | None = None) -> Ticket:
         """A ticket for exactly one shard, or for more."""
         size = self.descriptor.geometry.shard_size if size_max is None else size_max
-        return Ticket(self.owner, self.descriptor.placement_key, size, DATE)
+        return Ticket(self.owner, self.descriptor.placement_key, 0, ME, size, DATE)
 
     def provisional(self, until: int = DATE) -> bytes:
         """The signed provisional lease."""

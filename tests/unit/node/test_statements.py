@@ -34,6 +34,7 @@ OTHER_NET = bytes(32)
 MADE = HandMade(NET, b"some stream" * 30, with_entry=True)
 HOLDER = SigningKey(seed_of("holder"))
 STRANGER = SigningKey(seed_of("stranger"))
+ME = seed_of("this node")
 
 
 def resigned(data: bytes, cls: type[Record], key: SigningKey, **changes: Any) -> bytes:
@@ -44,17 +45,28 @@ def resigned(data: bytes, cls: type[Record], key: SigningKey, **changes: Any) ->
 
 
 def test_a_ticket_is_good_for_a_while() -> None:
-    data = MADE.ticket(NOW)
-    assert open_ticket(data, NET, NOW).owner == MADE.owner.verify_key
-    assert open_ticket(data, NET, NOW + 3600 + CLOCK_SKEW_S)
+    data = MADE.ticket(NOW, 0, ME)
+    too_long = TICKET_LIFE_MAX_S + CLOCK_SKEW_S + 1
+    assert open_ticket(data, NET, NOW, ME).owner == MADE.owner.verify_key
+    assert open_ticket(data, NET, NOW + 3600 + CLOCK_SKEW_S, ME)
     with pytest.raises(RefusedError, match="expired"):
-        open_ticket(data, NET, NOW + 3601 + CLOCK_SKEW_S)
+        open_ticket(data, NET, NOW + 3601 + CLOCK_SKEW_S, ME)
     with pytest.raises(RefusedError, match="longer"):
-        open_ticket(MADE.ticket(NOW, life_s=TICKET_LIFE_MAX_S + CLOCK_SKEW_S + 1), NET, NOW)
+        open_ticket(MADE.ticket(NOW, 0, ME, life_s=too_long), NET, NOW, ME)
     with pytest.raises(IntegrityError):
-        open_ticket(data, OTHER_NET, NOW)
+        open_ticket(data, OTHER_NET, NOW, ME)
     with pytest.raises(IntegrityError):
-        open_ticket(resigned(data, Ticket, STRANGER), NET, NOW)
+        open_ticket(resigned(data, Ticket, STRANGER), NET, NOW, ME)
+
+
+def test_a_ticket_is_good_for_one_node() -> None:
+    """A holder that has seen a ticket cannot spend it at another."""
+    data = MADE.ticket(NOW, 0, HOLDER.verify_key)
+    assert open_ticket(data, NET, NOW, HOLDER.verify_key).index == 0
+    with pytest.raises(RefusedError, match="another node"):
+        open_ticket(data, NET, NOW, ME)
+    with pytest.raises(IntegrityError):
+        open_ticket(resigned(data, Ticket, STRANGER, holder=ME), NET, NOW, ME)
 
 
 def test_a_provisional_lease_is_for_one_segment_by_its_owner() -> None:
@@ -151,7 +163,7 @@ def test_a_head_is_by_the_owner_of_its_dataset() -> None:
 
 
 OPENERS: list[tuple[Callable[[bytes], object], bytes]] = [
-    (lambda d: open_ticket(d, NET, NOW), MADE.ticket(NOW)),
+    (lambda d: open_ticket(d, NET, NOW, ME), MADE.ticket(NOW, 0, ME)),
     (lambda d: open_provisional_lease(d, MADE.descriptor, NET, NOW), MADE.lease(NOW)),
     (lambda d: open_roster_entry(d, NET, MADE.segment_id), MADE.entry(HOLDER, 1)),
     (lambda d: open_lease(d, NET), lease_over([bytes(32)]).signed(MADE.owner.sign, NET)),
