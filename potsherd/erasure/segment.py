@@ -13,7 +13,7 @@ from typing import TypeAlias
 from potsherd.erasure.code import Code
 from potsherd.erasure.descriptor import Descriptor, Entry
 from potsherd.erasure.layout import CELL_SIZE, STANDARD, Geometry, Limits
-from potsherd.erasure.merkle import HASH_SIZE, MerkleBuilder, cell_leaves
+from potsherd.erasure.merkle import HASH_SIZE, MerkleBuilder, cell_leaves_fast
 from potsherd.errors import LimitError, UsageError
 from potsherd.ports import Buffer
 
@@ -91,7 +91,7 @@ class SegmentEncoder:
         code: Code,
         *,
         cell_size: int = CELL_SIZE,
-        hash_cells: CellHasher = cell_leaves,
+        hash_cells: CellHasher = cell_leaves_fast,
         limits: Limits = STANDARD,
     ) -> None:
         self.code = code
@@ -182,6 +182,8 @@ class SegmentEncoder:
         return (*data, *parity)
 
     def _data_leaves(self, cells: bytes, column: int, known: Mapping[int, bytes]) -> bytes:
+        if not known:
+            return self._hash_cells(cells, self.cell_size)
         view, leaves = memoryview(cells), []
         for row, start in enumerate(range(0, len(cells), self.cell_size)):
             leaf = known.get(row * self.code.k + column)
@@ -204,7 +206,7 @@ def rebuild_rows(
     wanted: Iterable[int],
     cell_size: int,
     *,
-    hash_cells: CellHasher = cell_leaves,
+    hash_cells: CellHasher = cell_leaves_fast,
 ) -> dict[int, ColumnRun]:
     """For a run of rows: the wanted columns' cells and leaves from any k columns' cells.
 

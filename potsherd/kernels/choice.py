@@ -10,6 +10,7 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from pathlib import Path
 
 import platformdirs
@@ -19,7 +20,7 @@ from potsherd.kernels.gf import Engine, Matrix, PlainEngine, WritableBuffer, che
 from potsherd.kernels.llvm import KernelUnavailable
 from potsherd.ports import Buffer
 
-__all__ = ["LazyEngine", "cache_folder", "eris_kernel", "gf_engine"]
+__all__ = ["LazyEngine", "batch_hash", "cache_folder", "eris_kernel", "gf_engine"]
 
 SMALL_BYTES = 64 * 1024
 """Products over less than this are done in plain Python: faster than loading anything."""
@@ -50,6 +51,27 @@ def eris_kernel(check: Callable[[ErisKernel], bool]) -> ErisKernel | None:
         return kernel
     warnings.warn(f"{kernel.name} gives wrong results here and is not used", stacklevel=2)
     return None
+
+
+@functools.cache
+def batch_hash() -> Callable[[Buffer, int], bytes]:
+    """BLAKE2b-256 of equal blocks that lie one behind the other: (blocks, block size) -> digests.
+
+    Sizes are multiples of 128. Compiled where that is installed and right.
+    """
+    kernel = eris_kernel(_hashes_right)
+    return kernel.references if kernel is not None else _hash_each
+
+
+def _hash_each(blocks: Buffer, block_size: int) -> bytes:
+    view = memoryview(blocks).cast("B")
+    starts = range(0, len(view), block_size)
+    return b"".join([blake2b(view[at : at + block_size], digest_size=32).digest() for at in starts])
+
+
+def _hashes_right(kernel: ErisKernel) -> bool:
+    data = bytes(range(256)) * 52
+    return all(kernel.references(data, n) == _hash_each(data, n) for n in (128, 1024, 13 * 128))
 
 
 @functools.cache
