@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -63,6 +64,7 @@ class SourceFile:
         """Raises ChangedError when it is no longer what the scan saw."""
         self._path = source.path_of(found.key)
         self._found = found
+        self._lock = threading.Lock()  # a cancelled caller may close while a thread still reads
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             self._descriptor = os.open(self._path, flags)
@@ -82,14 +84,17 @@ class SourceFile:
 
     def close(self) -> None:
         """Once."""
-        os.close(self._descriptor)
+        with self._lock:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def read(self, size: int) -> bytes:
         """The next bytes, fewer only at the end."""
         parts = []
         while size:
             try:
-                part = os.read(self._descriptor, size)
+                with self._lock:
+                    part = os.read(self._descriptor, size)
             except OSError as error:
                 raise self._error(error) from None
             if not part:

@@ -17,6 +17,7 @@ import hashlib
 import os
 import sqlite3
 import stat
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -74,7 +75,11 @@ def _errors(path: bytes) -> Iterator[None]:
 
 
 class Extractor:
-    """Writes nodes of a manifest below one folder. Used by one thread at a time."""
+    """Writes nodes of a manifest below one folder.
+
+    A cancelled caller leaves threads behind that still call us: descriptors are closed under a lock, and a
+    late call finds the extractor closed instead of a number that means another folder by now.
+    """
 
     def __init__(self, destination: Path, *, overwrite: bool = False) -> None:
         """Opens or makes the destination. Raises RefusedError, StorageError."""
@@ -85,6 +90,8 @@ class Extractor:
             destination.mkdir(parents=True, exist_ok=True)
             self._root = os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._folders: OrderedDict[tuple[bytes, ...], int] = OrderedDict()
+        self._lock = threading.RLock()
+        self._open = True
         # What comes last, in a file that SQLite makes when it grows: there may be any number of it.
         self._later = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._later.execute(
@@ -94,21 +101,34 @@ class Extractor:
 
     def close(self) -> None:
         """Once; also after an error."""
-        for descriptor in self._folders.values():
-            os.close(descriptor)
-        self._folders.clear()
-        os.close(self._root)
-        self._later.close()
+        with self._use():
+            self._open = False
+            for descriptor in self._folders.values():
+                os.close(descriptor)
+            self._folders.clear()
+            os.close(self._root)
+            self._later.close()
+
+    @contextmanager
+    def _use(self) -> Iterator[None]:
+        with self._lock:
+            if not self._open:
+                raise StorageError("the destination has been closed")
+            yield
 
     # --- what is there -------------------------------------------------------------------------------
 
     def is_empty(self) -> bool:
         """Whether the destination has nothing in it."""
-        with os.scandir(self._root) as entries:
+        with self._use(), os.scandir(self._root) as entries:
             return next(entries, None) is None
 
     def count(self) -> int:
         """Everything in it, incomplete files apart."""
+        with self._use():
+            return self._count()
+
+    def _count(self) -> int:
         found = 0
         waiting: list[tuple[bytes, ...]] = [()]
         while waiting:
@@ -123,6 +143,10 @@ class Extractor:
 
     def standing(self, node: Node) -> Standing:
         """Compares an entry with what is there; reads a file only if its date alone differs."""
+        with self._use():
+            return self._standing(node)
+
+    def _standing(self, node: Node) -> Standing:
         names = split_path(node.path)
         try:
             folder = self._folder(names[:-1])
@@ -162,7 +186,7 @@ class Extractor:
     def kept(self, node: Node) -> None:
         """A file is complete: nothing that an earlier try left of it is needed."""
         names = split_path(node.path)
-        with suppress(OSError):
+        with self._use(), suppress(OSError):
             os.unlink(_part_name(names[-1]), dir_fd=self._folder(names[:-1]))
 
     # --- folders -------------------------------------------------------------------------------------
@@ -189,7 +213,7 @@ class Extractor:
     def folder(self, node: Node) -> None:
         """Make a folder, to be entered by its user alone until `finish`."""
         names = split_path(node.path)
-        with _errors(node.path):
+        with self._use(), _errors(node.path):
             if self._overwrite and names:
                 self._clear_for_folder(names)
             self._folder(names, make=True)
@@ -210,7 +234,8 @@ class Extractor:
         entry = node.entry
         key = node.path.replace(b"/", b"\0")
         row = (key, entry.kind, entry.mode, entry.mtime_ns, entry.target)
-        self._later.execute("INSERT OR REPLACE INTO later VALUES (?, ?, ?, ?, ?)", row)
+        with self._use():
+            self._later.execute("INSERT OR REPLACE INTO later VALUES (?, ?, ?, ?, ?)", row)
 
     # --- files ---------------------------------------------------------------------------------------
 
@@ -226,7 +251,7 @@ class Extractor:
     def part(self, node: Node, *, fresh: bool = False) -> PartFile:
         """The incomplete file of a node: what an earlier try left of it, unless `fresh`."""
         names = split_path(node.path)
-        with _errors(node.path):
+        with self._use(), _errors(node.path):
             folder = os.dup(self._folder(names[:-1], make=True))
             try:
                 return PartFile(folder, names[-1], node, fresh=fresh, replace=self._overwrite)
@@ -238,6 +263,10 @@ class Extractor:
 
     def finish(self) -> None:
         """Make the symbolic links, then set modes and dates of the folders, the deepest first."""
+        with self._use():
+            self._finish()
+
+    def _finish(self) -> None:
         for row in self._later.execute("SELECT * FROM later WHERE kind = ?", (Kind.SYMLINK,)):
             self._make_symlink(*row)
         rows = self._later.execute(
@@ -288,19 +317,30 @@ class PartFile:
         self._folder, self._name, self._node, self._replace = folder, name, node, replace
         self._content = node.entry.content
         self._part = _part_name(name)
+        self._lock = threading.Lock()
+        self._open = True
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         if fresh:
             flags |= os.O_TRUNC
         self._descriptor = os.open(self._part, flags, 0o600, dir_fd=folder)
 
+    @contextmanager
+    def _use(self) -> Iterator[None]:
+        """As in Extractor."""
+        with self._lock, _errors(self._node.path):
+            if not self._open:
+                raise StorageError("the file has been closed")
+            yield
+
     @property
     def size(self) -> int:
         """Bytes that an earlier try has left; not to be trusted before they are hashed."""
-        return min(os.fstat(self._descriptor).st_size, self._content.length)
+        with self._use():
+            return min(os.fstat(self._descriptor).st_size, self._content.length)
 
     def read(self, start: int, size: int) -> bytes:
         """Bytes of what is there."""
-        with _errors(self._node.path):
+        with self._use():
             return os.pread(self._descriptor, size, start)
 
     def write(self, start: int, data: Buffer) -> None:
@@ -308,7 +348,7 @@ class PartFile:
         view = memoryview(data)
         end = start + len(view)
         at = start
-        with _errors(self._node.path):
+        with self._use():
             for hole, length in self._content.holes:
                 low, high = max(hole, at), min(hole + length, end)
                 if low >= high or _any_nonzero(view[low - start : high - start]):
@@ -324,12 +364,12 @@ class PartFile:
 
     def truncate(self) -> None:
         """Begin anew."""
-        with _errors(self._node.path):
+        with self._use():
             os.ftruncate(self._descriptor, 0)
 
     def finish(self) -> None:
         """The content is complete and verified: give the file its attributes and its name."""
-        with _errors(self._node.path):
+        with self._use():
             if os.fstat(self._descriptor).st_size != self._content.length:
                 os.ftruncate(self._descriptor, self._content.length)
             _set_attributes(self._descriptor, self._node)
@@ -359,13 +399,15 @@ class PartFile:
 
     def remove(self) -> None:
         """Give up what there is."""
-        with suppress(OSError):
+        with self._use(), suppress(OSError):
             os.unlink(self._part, dir_fd=self._folder)
 
     def close(self) -> None:
         """Once. What is incomplete stays for the next try."""
-        os.close(self._descriptor)
-        os.close(self._folder)
+        with self._use():
+            self._open = False
+            os.close(self._descriptor)
+            os.close(self._folder)
 
 
 def _any_nonzero(view: memoryview) -> bool:

@@ -24,7 +24,6 @@ from potsherd.datasets.pages import (
     PageRef,
     RootInfo,
     Totals,
-    parse_page,
     split_path,
 )
 from potsherd.errors import MalformedError, NotFoundError, UsageError
@@ -209,8 +208,8 @@ class PagePlace:
     offset: int
 
 
-FetchPages = Callable[[Sequence[PagePlace]], Awaitable[list[bytes]]]
-"""Plaintext of pages, in order; verified against their capabilities."""
+FetchPages = Callable[[Sequence[PagePlace]], Awaitable[list[Page]]]
+"""Parsed pages, in order; their bytes verified against their capabilities."""
 
 
 @dataclass(frozen=True)
@@ -229,8 +228,7 @@ class _Loaded:
     segments: tuple[SegmentRef, ...]
 
     @classmethod
-    def of(cls, data: bytes, own: SegmentRef, *, root: bool) -> _Loaded:
-        page = parse_page(data)
+    def of(cls, page: Page, own: SegmentRef, *, root: bool) -> _Loaded:
         if (page.root is not None) != root:
             raise MalformedError("a root page in the middle of a manifest, or none at its top")
         refs = []
@@ -258,13 +256,13 @@ class _Frame:
     limit: bytes | None
     """Every name in the page is less; None for the last page of its folder."""
     at: int = 0
-    ahead: dict[int, bytes] = field(default_factory=dict)
+    ahead: dict[int, Page] = field(default_factory=dict)
 
 
 class ManifestReader:
     """Reads the manifest whose root page has been fetched. Raises MalformedError when pages contradict."""
 
-    def __init__(self, root: bytes, own: SegmentRef, fetch: FetchPages) -> None:
+    def __init__(self, root: Page, own: SegmentRef, fetch: FetchPages) -> None:
         self._root = _Loaded.of(root, own, root=True)
         self._fetch = fetch
 
@@ -336,15 +334,15 @@ class ManifestReader:
         page, own = frame.loaded.page, frame.loaded
         if at not in frame.ahead:
             await self._look_ahead(frame, at)
-        data = frame.ahead.pop(at)
+        below = frame.ahead.pop(at)
         if page.level:
             limit = page.children[at + 1].first if at + 1 < len(page.children) else frame.limit
-            loaded = _child(own, page.children[at], limit, data)
+            loaded = _child(own, page.children[at], limit, below)
             return _Frame(loaded, frame.names, limit)
         entry = page.entries[at]
         if entry.folder is None or len(frame.names) >= FOLDER_DEPTH_MAX:
             raise MalformedError("folders nested too deep")
-        loaded = _Loaded.of(data, own.place(entry.folder).segment, root=False)
+        loaded = _Loaded.of(below, own.place(entry.folder).segment, root=False)
         return _Frame(loaded, (*frame.names, entry.name), None)
 
     async def _look_ahead(self, frame: _Frame, at: int) -> None:
@@ -354,7 +352,7 @@ class ManifestReader:
         wanted = [(i, ref) for i, ref in enumerate(refs[at:], at) if ref is not None]
         del wanted[max(2, LOOK_AHEAD_PAGES >> len(frame.names)) :]
         pages = await self._fetch([frame.loaded.place(ref) for _, ref in wanted])
-        frame.ahead.update((i, data) for (i, _), data in zip(wanted, pages, strict=True))
+        frame.ahead.update((i, below) for (i, _), below in zip(wanted, pages, strict=True))
 
     async def _descend(self, names: Sequence[bytes]) -> tuple[Node, _Loaded]:
         """The entry, and the page that holds it; the root page for no names."""
@@ -378,8 +376,8 @@ class ManifestReader:
             if at < 0:
                 return None, loaded
             limit = children[at + 1].first if at + 1 < len(children) else limit
-            [data] = await self._fetch([loaded.place(children[at].page)])
-            loaded = _child(loaded, children[at], limit, data)
+            [below] = await self._fetch([loaded.place(children[at].page)])
+            loaded = _child(loaded, children[at], limit, below)
         entries = loaded.page.entries
         at = bisect.bisect_left(entries, name, key=lambda entry: entry.name)
         found = at < len(entries) and entries[at].name == name
@@ -387,12 +385,12 @@ class ManifestReader:
 
     async def _top_page(self, holder: _Loaded, ref: PageRef) -> _Loaded:
         place = holder.place(ref)
-        [data] = await self._fetch([place])
-        return _Loaded.of(data, place.segment, root=False)
+        [page] = await self._fetch([place])
+        return _Loaded.of(page, place.segment, root=False)
 
 
-def _child(parent: _Loaded, child: Child, limit: bytes | None, data: bytes) -> _Loaded:
-    loaded = _Loaded.of(data, parent.place(child.page).segment, root=False)
+def _child(parent: _Loaded, child: Child, limit: bytes | None, page: Page) -> _Loaded:
+    loaded = _Loaded.of(page, parent.place(child.page).segment, root=False)
     if loaded.page.level != parent.page.level - 1 or loaded.first() != child.first:
         raise MalformedError("a page that is not what the page above it says")
     last = loaded.page.children[-1].first if loaded.page.level else loaded.page.entries[-1].name

@@ -25,7 +25,7 @@ from typing import Protocol, TypeVar
 from potsherd.crypto.eris import ReadCapability, decode, decode_blocks, decode_many, shape_of
 from potsherd.crypto.hashing import digest
 from potsherd.datasets.manifest import ManifestReader, Node, PagePlace, SegmentRef
-from potsherd.datasets.pages import PAGE_BYTES_MAX, FileContent, Kind
+from potsherd.datasets.pages import PAGE_BYTES_MAX, FileContent, Kind, Page, parse_page
 from potsherd.erasure.layout import Extent, ExtentMap
 from potsherd.errors import (
     IntegrityError,
@@ -100,20 +100,25 @@ async def _open_at(
     if not 0 < place.length <= 2 * PAGE_BYTES_MAX:
         raise MalformedError("a root page of impossible length")
     [blocks] = await source.read(place.segment, [(place.offset, place.length)])
-    data = await env.offload(_decode_root, capability, blocks)
-    return ArchiveReader(env, source, capability, data, place)
+    root = await env.offload(_decode_root, capability, blocks)
+    return ArchiveReader(env, source, capability, root, place)
 
 
-def _decode_root(capability: ReadCapability, blocks: Buffer) -> bytes:
+def _decode_root(capability: ReadCapability, blocks: Buffer) -> Page:
     """By references: the length of a root page is known only when it is decoded."""
     view, size = memoryview(blocks), capability.block_size
     known = {digest(view[at : at + size]): view[at : at + size] for at in range(0, len(view), size)}
     try:
-        return b"".join(
+        parts = list(
             decode(capability, lambda reference: bytes(known[reference]), size_limit=PAGE_BYTES_MAX)
         )
     except NotFoundError:
         raise IntegrityError("an entry that does not lead to this root page") from None
+    return parse_page(b"".join(parts))
+
+
+def _decode_pages(items: Sequence[tuple[ReadCapability, int, Buffer]]) -> list[Page]:
+    return [parse_page(data) for data in decode_many(items)]
 
 
 async def in_order(
@@ -143,7 +148,7 @@ class ArchiveReader:
         env: Env,
         source: SegmentSource,
         capability: ReadCapability,
-        root: bytes,
+        root: Page,
         place: RootPlace,
     ) -> None:
         self.capability = capability
@@ -153,7 +158,7 @@ class ArchiveReader:
         self._source = source
         self.manifest = ManifestReader(root, place.segment, self._pages)
 
-    async def _pages(self, places: Sequence[PagePlace]) -> list[bytes]:
+    async def _pages(self, places: Sequence[PagePlace]) -> list[Page]:
         items = [(place.capability, place.length, place.segment, place.offset) for place in places]
         runs = []
         for capability, length, segment, offset in items:
@@ -164,7 +169,7 @@ class ArchiveReader:
             (ReadCapability.from_bytes(capability), length, data)
             for (capability, length, _, _), data in zip(items, blocks, strict=True)
         ]
-        return await self._env.offload(decode_many, wanted)
+        return await self._env.offload(_decode_pages, wanted)
 
     async def read_runs(self, runs: Sequence[tuple[SegmentRef, int, int]]) -> list[Buffer]:
         """Stored bytes of (segment, offset, length) runs: one request a segment, neighbours together."""

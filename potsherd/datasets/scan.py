@@ -31,6 +31,9 @@ __all__ = ["Scanner", "Summary", "readable"]
 
 EXAMPLES_MAX = 20
 """Paths named in a message or a report; the others are only counted."""
+SEGMENT_BYTES = 2**30
+EXTENT_BYTES = 128
+"""Of a page, for each segment that a file reaches into: an extent, and the segment in the page's table."""
 STEP_ENTRIES = 4096
 """Entries after which `Scanner.step` returns, so that the caller can show progress or stop."""
 
@@ -92,6 +95,7 @@ class Summary:
         block_size = block_size_for(size)
         blocks = TreeShape(size, block_size).encoded_length
         self.content_bytes += size
+        self.manifest_bytes_max += EXTENT_BYTES * (blocks // SEGMENT_BYTES)
         if block_size == BLOCK_SIZE_SMALL:
             self.small_blocks_bytes += blocks
         else:

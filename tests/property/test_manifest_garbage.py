@@ -16,6 +16,7 @@ from potsherd.datasets.pages import (
     Entry,
     FileContent,
     Kind,
+    Page,
     PageDraft,
     PageRef,
     RootInfo,
@@ -194,12 +195,16 @@ def test_a_page_with_one_value_changed(
 @given(st.lists(drafts(), min_size=2, max_size=6), st.binary(max_size=30))
 async def test_pages_that_do_not_belong_together(found: list[PageDraft], path: bytes) -> None:
     """Any pages in any order behind a root: a reader ends, with a typed error or with entries."""
-    pages = [build_page(replace(draft, root=None), ROWS, 4) for draft in found if draft.first_name]
+    pages = [
+        parse_page(build_page(replace(draft, root=None), ROWS, 4))
+        for draft in found
+        if draft.first_name
+    ]
     own = SegmentRef(ROWS[4].segment_id, ROWS[4].placement_key, 1, 2)
     info = replace(INFO, totals=Totals(20, 20, 20, 0))
-    root = build_page(replace(found[0], root=info), ROWS, 4)
+    root = parse_page(build_page(replace(found[0], root=info), ROWS, 4))
 
-    async def fetch(places: list[PagePlace]) -> list[bytes]:
+    async def fetch(places: list[PagePlace]) -> list[Page]:
         if not pages:
             raise MalformedError("nothing there")
         return [pages[place.offset % len(pages)] for place in places]

@@ -77,9 +77,9 @@ class Shelf:
         self.pages[offset] = data
         return PageRef(encoded.capability.to_bytes(), len(data), self.own, offset)
 
-    async def fetch(self, places: Sequence[PagePlace]) -> list[bytes]:
+    async def fetch(self, places: Sequence[PagePlace]) -> list[Page]:
         self.fetched += [place.offset for place in places]
-        return [self.pages[place.offset] for place in places]
+        return [parse_page(self.pages[place.offset]) for place in places]
 
     def write(self, entries: Iterable[tuple[tuple[bytes, ...], Entry]]) -> ManifestReader:
         drafts = write_manifest(entries, INFO, lambda: len(self.segments))
@@ -89,7 +89,7 @@ class Shelf:
         self.keep(draft)
         row = self.segments[self.own]
         own = SegmentRef(row.segment_id, row.placement_key, row.k, row.n)
-        return ManifestReader(self.pages[len(self.pages) - 1], own, self.fetch)
+        return ManifestReader(parse_page(self.pages[len(self.pages) - 1]), own, self.fetch)
 
 
 async def walked(reader: ManifestReader, path: bytes = b"", *, recurse: bool = True) -> list[Node]:
@@ -334,15 +334,15 @@ async def test_a_manifest_that_repeats_itself_ends() -> None:
     info = replace(INFO, totals=Totals(1, 100, 0, 0))
     root = PageDraft(0, (replace(folder(b"x"), folder=ref),), root=info)
     own = SegmentRef(OWN.segment_id, OWN.placement_key, 4, 12)
-    reader = ManifestReader(build_page(root, [OWN], 0), own, shelf.fetch)
+    reader = ManifestReader(parse_page(build_page(root, [OWN], 0)), own, shelf.fetch)
     with pytest.raises(MalformedError, match="more entries"):
         await walked(reader)
 
 
 def test_a_page_of_another_segment_is_refused() -> None:
-    data = build_page(PageDraft(0, (), root=INFO), [OWN], 0)
+    page = parse_page(build_page(PageDraft(0, (), root=INFO), [OWN], 0))
     with pytest.raises(MalformedError):
-        ManifestReader(data, SegmentRef(bytes(32), b"x" * 20, 4, 12), Shelf().fetch)
+        ManifestReader(page, SegmentRef(bytes(32), b"x" * 20, 4, 12), Shelf().fetch)
 
 
 @pytest.mark.parametrize("name", [b"", b".", b"..", b"a/b", b"/", b"a\0b", b"x" * 256])
