@@ -34,7 +34,7 @@ class SegmentSink(Protocol):
     """
 
     async def begin(self, segment_number: int, placement_key: bytes, stream_bytes_max: int) -> None:
-        """A segment begins whose stream, zeros up to the end of the last row apart, is not longer."""
+        """A segment begins whose stream is not longer: whole rows, or if it is small less than one row."""
 
     async def rows(self, data: Buffer, *, cell_size: int) -> None:
         """Whole rows of k cells, in order; the last one filled up with zeros. Returns when more may come."""
@@ -135,8 +135,13 @@ class StreamWriter:
 
     async def _begin(self, number: int, steps: Sequence[Step]) -> None:
         self._open = number
-        ends = [step for step in steps if isinstance(step, Close) and step.segment_number == number]
-        size = min([self._bytes_max(number), *(step.stream_length for step in ends)])
+        size = self._bytes_max(number)
+        row_bytes = self._limits.row_bytes(self._k)
+        end = next((s for s in steps if isinstance(s, Close) and s.segment_number == number), None)
+        if end is not None:
+            size = min(size, end.stream_length)
+        if end is None or not end.small:
+            size = -(-size // row_bytes) * row_bytes
         key = self._placement_key(number)
         await self._launch(lambda: self._sink.begin(number, key, size))
 

@@ -99,6 +99,11 @@ class MemorySegments:
         _require(segment.cell_size in (0, cell_size), "cells of two sizes")
         segment.cell_size = cell_size
         segment.data += data
+        row_bytes = self.limits.row_bytes(self.k)
+        room = self.k * self.limits.small_cell(self.k, segment.bytes_max)
+        if segment.bytes_max >= row_bytes:
+            room = segment.bytes_max // row_bytes * row_bytes
+        _require(len(segment.data) <= room, "more rows than holders were asked to reserve")
 
     async def finish(
         self, *, stream_length: int, cell_size: int, rows: int, entry: Entry | None
