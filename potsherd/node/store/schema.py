@@ -72,6 +72,8 @@ def insert(connection: sqlite3.Connection, sql: str, values: tuple[object, ...])
 
 def prepare(connection: sqlite3.Connection, page_bytes: int) -> None:
     """Make the tables of a fresh database, or check that the schema is ours. Raises StorageError."""
+    # One process only: another one would take our stages for the leftovers of a crash.
+    connection.execute("PRAGMA locking_mode=EXCLUSIVE")
     version = scalar(connection, "PRAGMA user_version")
     if version == 0 and scalar(connection, "SELECT count(*) FROM sqlite_schema") == 0:
         _set_pages(connection, page_bytes)
@@ -83,6 +85,8 @@ def prepare(connection: sqlite3.Connection, page_bytes: int) -> None:
         )
     elif scalar(connection, "PRAGMA application_id") != APPLICATION_ID:
         raise StorageError(f"{INDEX_NAME} is the database of another program")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("COMMIT")  # takes the lock, which now stays
     connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
     connection.execute("PRAGMA wal_autocheckpoint=0")
     connection.execute("PRAGMA secure_delete=OFF")  # holders keep ciphertext: nothing to wipe

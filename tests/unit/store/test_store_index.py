@@ -211,3 +211,20 @@ def test_a_strange_database_is_not_touched(bench: Bench) -> None:
     with pytest.raises(StorageError):
         prepare(connection, 8192)
     connection.close()
+
+
+def test_the_index_belongs_to_one_process(bench: Bench, tmp_path: Path) -> None:
+    """A second one would discard the stages of the first."""
+
+    async def scenario(opened: Opened) -> None:
+        files = list(tmp_path.rglob("index.sqlite"))
+        for path in files:
+            other = sqlite3.connect(path, timeout=0)
+            with pytest.raises(sqlite3.OperationalError):
+                other.execute("SELECT count(*) FROM segments")
+            other.close()
+        if not files:  # the virtual world
+            with pytest.raises(StorageError):
+                bench.env.disk.open_index("index.sqlite")
+
+    run(bench, scenario)
