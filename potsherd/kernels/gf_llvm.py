@@ -166,4 +166,7 @@ def _addresses(buffers: Sequence[Any]) -> Any:
 
 
 def _address(buffer: Any) -> int:
-    return ctypes.cast(buffer, _POINTER).value or 0
+    """Without `ctypes.cast`, which makes a reference cycle: buffers would live until the next collection."""
+    if isinstance(buffer, bytes):
+        return ctypes.c_void_p.from_buffer(ctypes.c_char_p(buffer)).value or 0
+    return ctypes.addressof(buffer)
