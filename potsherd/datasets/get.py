@@ -207,23 +207,31 @@ async def _extract(
 ) -> GetResult:
     fetcher = Fetcher(env, archive, _ToFolder(extractor, compare=compare))
     totals = archive.manifest.info.totals
+    others: list[Node] = []
     folders = symlinks = 0
+
+    async def settle() -> None:
+        async with fetcher.turn:
+            await env.offload(_folders_and_links, extractor, others)
+        others.clear()
+
     try:
         async with aclosing(_selected(archive, paths)) as nodes:
             async for node in nodes:
-                if node.entry.kind == Kind.FOLDER:
-                    folders += bool(node.path)
-                    async with fetcher.turn:
-                        await env.offload(extractor.folder, node)
-                elif node.entry.kind == Kind.SYMLINK:
-                    symlinks += 1
-                    async with fetcher.turn:
-                        await env.offload(extractor.symlink, node)
-                else:
+                if node.entry.kind == Kind.FILE:
+                    if others and compare:  # something may be in the way of a folder
+                        await settle()
                     await fetcher.add(node)
+                else:
+                    folders += node.entry.kind == Kind.FOLDER and bool(node.path)
+                    symlinks += node.entry.kind == Kind.SYMLINK
+                    others.append(node)
+                    if len(others) == NODES_TOGETHER:
+                        await settle()
                 if on_progress is not None:
                     counts = (fetcher.files, fetcher.skipped, totals.files)
                     on_progress(GetProgress(*counts, fetcher.content_bytes, totals.content_bytes))
+        await settle()
         await fetcher.finish()
     finally:
         await fetcher.close()
@@ -231,6 +239,14 @@ async def _extract(
     result = GetResult(fetcher.files, fetcher.skipped, folders, symlinks, fetcher.content_bytes)
     _raise_failures(fetcher, result)
     return result
+
+
+def _folders_and_links(extractor: Extractor, nodes: Sequence[Node]) -> None:
+    for node in nodes:
+        if node.entry.kind == Kind.FOLDER:
+            extractor.folder(node)
+        else:
+            extractor.symlink(node)
 
 
 def _raise_failures(fetcher: Fetcher, result: GetResult) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -126,10 +125,9 @@ class StreamWriter:
     async def close(self) -> None:
         """Let go of a call that is under way; errors are no longer of interest."""
         if self._flight is not None:
-            self._flight.cancel()
-            with suppress(BaseException):
-                await self._flight
-            self._flight = None
+            flight, self._flight = self._flight, None
+            flight.cancel()
+            await asyncio.gather(flight, return_exceptions=True)
 
     # --- into rows -----------------------------------------------------------------------------------
 
