@@ -1,0 +1,119 @@
+"""The lab: what it starts it can stop, whatever happened in between."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_support import Cli
+
+from potsherd.service.processes import Process
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    command = Cli(tmp_path / "home")
+    yield command
+    command("lab", "down")
+
+
+def processes(cli: Cli) -> list[Process]:
+    state = json.loads((cli.home / "lab" / "lab.json").read_text())
+    return [Process(**node["process"]) for node in state["nodes"]]
+
+
+def wait_dead(found: list[Process], timeout_s: float = 20) -> None:
+    end = time.monotonic() + timeout_s
+    while any(process.alive() for process in found):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_up_kill_start_down(cli: Cli) -> None:
+    cli("lab", "status", code=4)
+    cli("lab", "kill", "1", code=4)
+    assert cli("lab", "up", "--nodes", "3", "--json").object["nodes"] == 3
+    assert "down" in cli("lab", "up", code=7).err
+    first = processes(cli)
+    assert all(process.alive() for process in first)
+    assert cli("lab", "kill", "2", "2", "--json").object["nodes"] == [2]
+    wait_dead(first[1:2])
+    states = {n["node"]: n["state"] for n in cli("lab", "status", "--json").objects}
+    assert states == {1: "up", 2: "dead", 3: "up"}
+    cli("lab", "kill", "4", code=4)
+    cli("lab", "kill", code=2)
+    assert cli("lab", "start", "--json").object["nodes"] == [2]
+    assert cli("lab", "start", "--json").object["nodes"] == []
+    before = {n["node"]: n["key"] for n in cli("lab", "status", "--json").objects}
+    assert len(set(before.values())) == 3
+    last = processes(cli)
+    assert (last[0], last[2]) == (first[0], first[2])
+    assert cli("lab", "down", "--json").object["stopped"] == 3
+    assert not any(process.alive() for process in last)
+    assert not (cli.home / "lab").exists()
+    assert cli("network", "list").out == ""
+
+
+def test_an_up_that_was_killed_is_cleared_by_down(cli: Cli) -> None:
+    with cli.start("lab", "up", "--nodes", "4") as process:
+        end = time.monotonic() + 30
+        while not list((cli.home / "lab").glob("node*/node/run/node.json")):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        process.kill()
+    started = [p for p in processes(cli) if p.pid]
+    assert started
+    cli("lab", "up", code=7)
+    cli("lab", "down")
+    wait_dead(started)
+    assert not (cli.home / "lab").exists()
+
+
+def test_an_up_that_is_interrupted_leaves_nothing(cli: Cli) -> None:
+    with cli.start("lab", "up", "--nodes", "4") as process:
+        end = time.monotonic() + 30
+        while not list((cli.home / "lab").glob("node*/node/run/node.json")):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        started = [p for p in processes(cli) if p.pid]
+        process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+    wait_dead(started)
+    assert not (cli.home / "lab").exists()
+
+
+def test_a_damaged_or_old_state_never_kills_a_stranger(cli: Cli) -> None:
+    """The state file names our own test process with another starting time, as after a reboot."""
+    cli("lab", "up", "--nodes", "2")
+    nodes = processes(cli)
+    path = cli.home / "lab" / "lab.json"
+    state = json.loads(path.read_text())
+    mine = Process.current()
+    state["nodes"][0]["process"] = {"pid": mine.pid, "started": mine.started + "0"}
+    path.write_text(json.dumps(state))
+    assert cli("lab", "kill", "1", "--json").object["nodes"] == []
+    path.write_text("{")
+    cli("lab", "status", code=1)
+    cli("lab", "down")  # finds the nodes by what they wrote themselves
+    wait_dead(nodes)
+    assert mine.alive()
+
+
+def test_a_network_of_the_users_is_not_replaced(cli: Cli) -> None:
+    cli("network", "create", "lab")
+    assert "lab" in cli("lab", "up", "--nodes", "2", code=7).err
+    assert cli("network", "list", "--json").object["maker"]
+    assert not (cli.home / "lab").exists()
+
+
+def test_sizes_of_a_lab(cli: Cli) -> None:
+    cli("lab", "up", "--nodes", "0", code=2)
+    cli("lab", "up", "--nodes", "1000", code=2)
+    cli("lab", "up", "--quota", "much", code=2)
+    assert not (cli.home / "lab").exists()
