@@ -80,7 +80,7 @@ def peak_kib(files: int) -> int:
 
 @pytest.mark.slow
 def test_ten_times_the_files_take_the_same_memory() -> None:
-    assert peak_kib(5000) < peak_kib(500) + 30 * 1024
+    assert peak_kib(3000) < peak_kib(300) + 30 * 1024
 
 
 @pytest.mark.nightly

@@ -14,7 +14,6 @@ from datasets_bench import KIB, TINY, Bench, age, snapshot
 
 from potsherd.datasets import put, put_files, put_pages
 from potsherd.datasets.content import SourceFile
-from potsherd.datasets.spool import Spool
 from potsherd.erasure.layout import STANDARD, Limits
 from potsherd.errors import ChangedError, PeerError
 
@@ -255,7 +254,7 @@ async def test_a_change_that_no_date_tells_is_found(tmp_path: Path, monkeypatch:
     bench.segments.fail_at = 4
     with pytest.raises(PeerError):
         await bench.put()
-    spool = Spool.open(bench.spool_path)
+    spool = bench.spool()
     [*_, row] = spool.committed()
     spool.close()
     assert row.open_key == b"b\0e" and row.open_bytes == 2 * 32 * KIB
