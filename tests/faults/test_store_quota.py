@@ -129,7 +129,9 @@ class Crowd:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(2, 8))]
+)
 def test_the_disk_never_carries_more_than_the_quota(
     bench: Bench, disk: MeasuringDisk, seed: int
 ) -> None:
@@ -140,7 +142,7 @@ def test_the_disk_never_carries_more_than_the_quota(
         crowd = Crowd(env, disk, store, random.Random(seed))
         for _ in range(150):
             await crowd.step()
-        assert crowd.refused > 2 and len(crowd.held) > 10  # the quota was met, and used
+        assert crowd.refused >= 1 and len(crowd.held) > 10  # the quota was met, and used
         assert disk.peak > QUOTA // 4
         for specimen in crowd.held:
             await check_readable(crowd.store, specimen, 0)
@@ -246,12 +248,16 @@ def test_a_file_that_cannot_be_removed_stays_charged_until_it_is(
         disk.stuck = True
         await store.release(specimen.id)
         await store.abort(stage)
+        again, again_stage = specimen, await push(store, specimen, 0)
         assert disk.measure() <= store.usage().used and store.usage().used > empty + 900_000
         with pytest.raises(NotFoundError):
             await store.read(specimen.id, 0, [(0, 1)])
+        await commit(store, again, 0, again_stage)  # the very segment comes back meanwhile
         disk.stuck = False
         await store.sweep(env.monotonic())
-        assert store.usage().used < empty + 200_000
+        await check_readable(store, again, 0)
+        await store.release(again.id)
+        assert store.usage().used < empty + 200_000 and list(disk.walk("")) == []
         await commit(store, large, 0, await push(store, large, 0))
         await store.close()
 

@@ -384,4 +384,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStoreModel = StoreMachine.TestCase
-TestStoreModel.settings = settings(max_examples=60, stateful_step_count=20)
+TestStoreModel.settings = settings(max_examples=40, stateful_step_count=20)

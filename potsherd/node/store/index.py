@@ -111,7 +111,10 @@ class Index:
         self._closing = True
         self._wake.set()
         await self._worker
-        await self._env.offload(_close, self._connection)
+        try:
+            await self._env.offload(_close, self._connection)
+        except sqlite3.Error as error:
+            raise storage_error(error) from error
 
     def _promise(self) -> asyncio.Future[Any]:
         if self._closing:
@@ -139,7 +142,7 @@ class Index:
         works = [work for work, _ in batch]
         try:
             answers = await self._env.offload(_read_all, self._connection, works)
-        except PotsherdError as error:
+        except Exception as error:  # the pool of threads is gone
             answers = [(None, error)] * len(batch)
         for (_, future), (result, failure) in zip(batch, answers, strict=True):
             _settle(future, result, failure)
@@ -158,7 +161,7 @@ class Index:
         try:
             pages_now = await self._env.offload(self._commit_group, group, limit, full)
             self._log_bytes = (0 if full else self._log_bytes) + pages * frame
-        except (PotsherdError, sqlite3.Error) as error:
+        except Exception as error:
             self._log_bytes = self._config.wal_bytes_max  # unknown: fold before the next commit
             failure = storage_error(error) if isinstance(error, sqlite3.Error) else error
             for transaction in group:

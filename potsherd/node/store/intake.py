@@ -62,7 +62,7 @@ class Intake:
         async with stage.lock:
             try:
                 await self._reserve(stage)
-            except PotsherdError:
+            except Exception:
                 await self._discard(stage)
                 raise
         return StageState(stage.number, 0, blake2b(digest_size=32).digest())
@@ -205,8 +205,9 @@ class Intake:
                 allocated = await self._env.offload(
                     files.publish, self._env.disk, stage, claim.leaves, target
                 )
+                self._ledger.files -= self._leftovers.pop(target, 0)  # replaced by the rename
                 await self._insert(stage, claim, None, allocated)
-        except PotsherdError:
+        except Exception:
             if stage.size >= self._config.small_shard_max:
                 await self.remove_file(target, stage.reservation.file)
             await self._discard(stage)
@@ -249,7 +250,7 @@ class Intake:
 
         try:
             await self._index.write(work, pages=pages, opening=opening)
-        except PotsherdError:
+        except Exception:
             for undo in settled:
                 self._ledger.unsettle(*undo)
             raise
@@ -262,8 +263,18 @@ class Intake:
                 if stage.is_open:
                     await self._discard(stage)
                     swept += 1
-        for path, charged in list(self._leftovers.items()):
-            if await self._env.offload(files.remove_quietly, self._env.disk, path):
-                del self._leftovers[path]
-                self._ledger.files -= charged
+        for path in list(self._leftovers):
+            await self._remove_leftover(path)
         return swept
+
+    async def _remove_leftover(self, path: str) -> None:
+        """Never while a commit may be putting a shard under that name."""
+        name = files.segment_of(path) or path.encode()
+        if name in self.busy:
+            return
+        self.busy.add(name)
+        try:
+            if await self._env.offload(files.remove_quietly, self._env.disk, path):
+                self._ledger.files -= self._leftovers.pop(path)
+        finally:
+            self.busy.discard(name)

@@ -9,7 +9,7 @@ from potsherd.node.records import RosterEntry
 from potsherd.node.store.schema import insert, scalar
 from potsherd.node.store.types import ROSTER_MAX
 
-__all__ = ["entries", "merge", "nodes", "parse", "prune"]
+__all__ = ["entries", "forget", "merge", "nodes", "parse", "prune"]
 
 PRUNE_MAX = 256
 """Peers without entries that one transaction removes."""
@@ -73,6 +73,17 @@ def _peer(connection: sqlite3.Connection, key: bytes) -> int:
     if row is not None:
         return int(row[0])
     return insert(connection, "INSERT INTO peers(key) VALUES(?)", (key,))
+
+
+def forget(connection: sqlite3.Connection, segment: int, keys: Sequence[bytes]) -> int:
+    """Take the entries of some nodes out of a roster; how many there were."""
+    forgotten = 0
+    for key in keys:
+        forgotten += connection.execute(
+            "DELETE FROM roster WHERE segment = ? AND peer = (SELECT id FROM peers WHERE key = ?)",
+            (segment, key),
+        ).rowcount
+    return forgotten
 
 
 def nodes(connection: sqlite3.Connection, limit: int) -> list[bytes]:

@@ -182,6 +182,10 @@ class ShardStore:
             raise MalformedError("a roster entry of another segment")
         return await self._own(self._merge_roster(segment_id, entries))
 
+    async def forget_entries(self, segment_id: bytes, nodes: Sequence[bytes]) -> int:
+        """Take the entries of some nodes out of a roster; how many there were."""
+        return await self._own(self._forget_entries(segment_id, nodes))
+
     async def roster_nodes(self) -> list[bytes]:
         """Keys of at most ROSTER_NODES_MAX nodes with whom segments are shared; our own among them."""
         return await self._index.read(lambda c: rosters.nodes(c, ROSTER_NODES_MAX))
@@ -314,6 +318,17 @@ class ShardStore:
 
             changed += await self._index.write(work, pages=ROW_PAGES + 2 * len(batch))
         return changed
+
+    async def _forget_entries(self, segment_id: bytes, nodes: Sequence[bytes]) -> int:
+        forgotten = 0
+        for at in range(0, len(nodes), ROSTER_BATCH):
+            batch = nodes[at : at + ROSTER_BATCH]
+
+            def work(connection: sqlite3.Connection, batch: Sequence[bytes] = batch) -> int:
+                return rosters.forget(connection, segments.require(connection, segment_id), batch)
+
+            forgotten += await self._index.write(work, pages=ROW_PAGES + 2 * len(batch))
+        return forgotten
 
     async def _put_lease(self, lease: bytes, paths: Sequence[LeasePath]) -> None:
         for at in range(0, len(paths), PATHS_BATCH):

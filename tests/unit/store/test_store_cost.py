@@ -52,7 +52,7 @@ def index_bytes(folder: Path) -> int:
 
 @pytest.mark.parametrize(
     "datasets",
-    [pytest.param(150, marks=pytest.mark.slow), pytest.param(1000, marks=pytest.mark.nightly)],
+    [pytest.param(100, marks=pytest.mark.slow), pytest.param(1000, marks=pytest.mark.nightly)],
 )
 def test_a_dataset_of_one_small_file_costs_at_most_64_kib(
     benches: list[Bench], tmp_path: Path, datasets: int
