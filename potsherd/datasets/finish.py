@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from potsherd.crypto.boxes import secret_seal
 from potsherd.crypto.eris import ReadCapability
+from potsherd.crypto.hashing import digest
 from potsherd.crypto.keys import DatasetKeys
 from potsherd.erasure.merkle import HASH_SIZE, LEASE_TREE, prove, root
 from potsherd.errors import PotsherdError, RefusedError
@@ -21,7 +22,7 @@ from potsherd.node.records import LEASE_GRACE_S, SEGMENTS_PER_MESSAGE_MAX, Head,
 from potsherd.node.session import Session
 from potsherd.ports import Address
 
-__all__ = ["ArchiveHolders", "Finisher"]
+__all__ = ["ArchiveHolders", "Finisher", "sign_head"]
 
 ANNOUNCERS = 8
 """Holders of a segment that announce it: the first eight (design.md section 6)."""
@@ -46,6 +47,30 @@ class ArchiveHolders:
         return nodes
 
 
+def sign_head(
+    keys: DatasetKeys,
+    network_id: bytes,
+    capability: ReadCapability,
+    *,
+    number: int,
+    previous: bytes,
+    date: int,
+    nonce: bytes,
+) -> bytes:
+    """A signed head of epoch 0; `previous` is the head before it as it was signed, empty for number 1."""
+    head = Head(
+        dataset_id=keys.dataset_id,
+        epoch=0,
+        number=number,
+        previous=digest(previous) if previous else bytes(32),
+        nonce=nonce,
+        sealed=secret_seal(keys.read(0), nonce, capability.to_bytes()),
+        date=date,
+        writer=keys.owner.verify_key,
+    )
+    return head.signed(keys.owner.sign, network_id)
+
+
 class Finisher:
     """Makes an archive that is stored one that is kept, found and dated."""
 
@@ -55,14 +80,16 @@ class Finisher:
         self._keys = keys
         self._archive = archive
 
-    async def lease(self, *, number: int, total_bytes: int, until: int = 0) -> Lease:
+    async def lease(
+        self, *, number: int, total_bytes: int, until: int = 0, sequence: int = 1
+    ) -> Lease:
         """Sign the lease and give it to the holders. Raises RefusedError below w holders of a segment."""
         ids = self._archive.segment_ids
         leaves = b"".join(ids)
         lease = Lease(
             owner=self._keys.owner.verify_key,
             archive=number,
-            sequence=1,
+            sequence=sequence,
             root=root(leaves, tree=LEASE_TREE),
             segments=len(ids),
             total_bytes=total_bytes,
@@ -81,23 +108,12 @@ class Finisher:
         await self._tell(self._archive.by_node(), give, "took the lease")
         return lease
 
-    async def head(self, capability: ReadCapability, *, date: int, nonce: bytes) -> bytes:
-        """Write head 1 beside the entry segment, the last one; its signed bytes.
+    async def head(self, signed: bytes) -> None:
+        """Give a signed head to the holders of the entry segment, the last one.
 
-        Raises RefusedError when fewer than w of that segment's holders take it.
+        Raises RefusedError when fewer than w of them take it.
         """
         entry = len(self._archive.segment_ids) - 1
-        head = Head(
-            dataset_id=self._keys.dataset_id,
-            epoch=0,
-            number=1,
-            previous=bytes(32),
-            nonce=nonce,
-            sealed=secret_seal(self._keys.read(0), nonce, capability.to_bytes()),
-            date=date,
-            writer=self._keys.owner.verify_key,
-        )
-        signed = head.signed(self._keys.owner.sign, self._network_id)
         genesis = self._keys.genesis.encode()
         segment_id = self._archive.segment_ids[entry]
 
@@ -108,7 +124,6 @@ class Finisher:
             key: (address, [entry]) for key, address in self._archive.holders[entry].values()
         }
         await self._tell(keepers, give, "took the head")
-        return signed
 
     async def announce(self) -> None:
         """Have the first eight holders of every segment announce it now: what `put` says can be found.

@@ -15,7 +15,7 @@ from potsherd.crypto.hashing import placement_key
 from potsherd.crypto.keys import DatasetKeys, Master
 from potsherd.datasets import put as local
 from potsherd.datasets.context import Context
-from potsherd.datasets.finish import ArchiveHolders, Finisher
+from potsherd.datasets.finish import ArchiveHolders, Finisher, sign_head
 from potsherd.datasets.home import Home
 from potsherd.datasets.library import Archive, Dataset, Library, StoredSegment, name_from
 from potsherd.datasets.network import CodeChoice, NetworkSink
@@ -357,16 +357,34 @@ class _Put:
     async def _finish(
         self, keys: DatasetKeys, result: local.PutResult, holders: ArchiveHolders
     ) -> None:
-        """Lease, head, announcements. A run that goes on writes the same head: two would be a fork."""
-        spool = self.desk.spool
-        nonce = await self.env.offload(spool.recall, "head nonce")
-        if nonce is None:
-            nonce = self.env.rng.randbytes(24)
-            await self.env.offload(spool.remember, "head nonce", nonce)
+        """Lease, head, announcements; all the same bytes again when a run goes on."""
+        number, signed = await self.env.offload(self._head, keys, result)
         finisher = Finisher(self.session, keys, holders)
-        await finisher.lease(number=0, total_bytes=result.stream_bytes)
-        await finisher.head(result.capability, date=result.created, nonce=nonce)
+        await finisher.lease(number=0, total_bytes=result.stream_bytes, sequence=number)
+        await finisher.head(signed)
         await finisher.announce()
+
+    def _head(self, keys: DatasetKeys, result: local.PutResult) -> tuple[int, bytes]:
+        """The head of this put, kept in the spool before anybody gets it.
+
+        Where an earlier run may have given away a head of other content, because the source has changed
+        since, this one follows it: two heads of one number would prove a fork.
+        """
+        spool, capability = self.desk.spool, result.capability.to_bytes()
+        number, signed, before = spool.recall("head") or (0, b"", b"")
+        if capability != before:
+            signed = sign_head(
+                keys,
+                self.session.identity.network_id,
+                result.capability,
+                number=number + 1,
+                previous=signed,
+                date=result.created,
+                nonce=self.env.rng.randbytes(24),
+            )
+            number += 1
+            spool.remember("head", [number, signed, capability])
+        return number, signed
 
     def _archive(self, result: local.PutResult) -> Archive:
         return Archive(

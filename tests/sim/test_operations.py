@@ -9,11 +9,13 @@ import pytest
 from town import Town, in_town
 
 from potsherd.crypto.eris import ReadCapability
+from potsherd.crypto.hashing import digest, head_locator
 from potsherd.datasets import operations
 from potsherd.datasets.home import Home
 from potsherd.datasets.library import Library
 from potsherd.datasets.operations import Context, PutOptions
 from potsherd.errors import NotFoundError, QuotaError, RefusedError, UsageError
+from potsherd.node.records import Head
 
 pytestmark = pytest.mark.slow
 
@@ -139,5 +141,46 @@ def test_a_dry_run_stores_nothing(tmp_path: Path) -> None:
         assert report.stored_bytes >= report.stream_bytes * 2
         assert not home.exists()
         await context.session.close()
+
+    in_town(scenario, donors=5)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_put_that_died_before_it_was_recorded_makes_no_fork(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    """Two heads of one number and different content would prove that the owner lies."""
+    source = tree(tmp_path, large=50_000)
+
+    async def scenario(town: Town) -> None:
+        home = home_at(tmp_path / "home", town)
+        context = await context_of(home, town, 1)
+
+        def dies(*_: object) -> None:
+            raise ConnectionAbortedError("the machine was switched off")
+
+        with monkeypatch.context() as patch, pytest.raises(ConnectionAbortedError):
+            patch.setattr(Library, "add_archive", dies)
+            await operations.put(context, [source], PutOptions(name="first"))
+        if changed:
+            (source / "one.txt").write_bytes(b"other")
+        report = await operations.put(context, [source], PutOptions(name="first"))
+        keys = home.master().dataset(report.number)
+        heads: dict[int, set[bytes]] = {}
+        for announcement in await context.session.announcements(head_locator(keys.dataset_id)):
+            peer = await context.session.peer(announcement.node_key)
+            for data in (await peer.heads(keys.dataset_id))[1]:
+                heads.setdefault(Head.decode(data[64:]).number, set()).add(data)
+        assert sorted(heads) == ([1, 2] if changed else [1])
+        assert all(len(signed) == 1 for signed in heads.values())
+        if changed:
+            (first,), (second,) = heads[1], heads[2]
+            assert Head.decode(second[64:]).previous == digest(first)
+        with Library(home.library_path) as library:
+            assert [d.name for d in library.datasets()] == ["first"]
+        again = home_at(tmp_path / "new", town)
+        again.keep_master(home.master())
+        [recovered] = await operations.recover(await context_of(again, town, 2), again.master())
+        assert recovered.newest.capability.urn == report.urn
 
     in_town(scenario, donors=5)
