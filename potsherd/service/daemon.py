@@ -30,7 +30,7 @@ PEER_CACHE_PERIOD_S = 600.0
 async def serve(
     home: NodeHome, env: Env, settings: NodeSettings, *, ready: Callable[[Node], None]
 ) -> int:
-    """Run the node of `home` until a signal or the local API stops it; the signal's number, or 0.
+    """Run the node of `home` until a signal stops it; the signal's number.
 
     `env.disk` is the node home's folder. Raises RefusedError when another process runs this node.
     """
@@ -56,7 +56,6 @@ async def _serve(
     methods = {
         "status": lambda: jsonable(node.status()),
         "peers": lambda: {"peers": [[k.hex(), a.host, a.port] for k, a in node.dht.peer_cache()]},
-        "stop": lambda: stopped.stop(0),
     }
     where = node.listening
     async with LocalServer(
@@ -87,20 +86,19 @@ async def _keep_cache(node: Node, cache: PeerCache) -> None:
 
 
 class _Stop:
-    """The wish to stop, from a signal or from the local API."""
+    """The wish to stop."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
         self._task: asyncio.Task[object] | None = None
         self.signal_number = 0
 
-    def stop(self, signal_number: int) -> dict[str, bool]:
+    def stop(self, signal_number: int) -> None:
         """The second time cancels the process's task, whatever it waits for."""
         if self._event.is_set() and self._task is not None:
             self._task.cancel()
-        self.signal_number = self.signal_number or signal_number
+        self.signal_number = signal_number
         self._event.set()
-        return {"stopping": True}
 
     def on_signals(self) -> _Signals:
         """A context in which SIGTERM and SIGINT call `stop`."""

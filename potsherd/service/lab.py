@@ -36,7 +36,7 @@ from potsherd.errors import (
 )
 from potsherd.node.session import Session
 from potsherd.ports import Address, Env
-from potsherd.service.local import call, running
+from potsherd.service.local import call, clear, running
 from potsherd.service.nodehome import NodeHome
 from potsherd.service.processes import Process
 
@@ -283,6 +283,8 @@ class Lab:
                 process.kill()
         for child in self._children:
             child.wait()
+        for home in self.folder.glob("node*/node"):
+            clear(home)
         shutil.rmtree(self.folder, ignore_errors=True)
         if (self._home.networks.folder / NETWORK_NAME / _MARK).exists():
             self._home.networks.remove(NETWORK_NAME)

@@ -5,15 +5,17 @@ One request and one reply per connection, each a JSON object on one line: `{"met
 that the node's user may; the folder's mode 0700 is the permission check.
 
 A Unix socket's path has room for about 100 bytes, a home's path may be longer: then the socket lies in a folder
-of its own under the system's temporary folder.  Where it really is stands in `run/node.json`, beside the process id.
+of its own under the system's temporary folder, always the same one for a home, so that crashes leave no more than
+one behind.  Where the socket really is stands in `run/node.json`, beside the process id.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
-import shutil
+import stat
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -22,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from potsherd.datasets.small_files import read_json, write_private
-from potsherd.errors import MalformedError, NotFoundError, PeerError, PotsherdError
+from potsherd.errors import MalformedError, NotFoundError, PeerError, PotsherdError, RefusedError
 from potsherd.service.processes import Process
 
-__all__ = ["Handler", "LocalServer", "Running", "call", "running"]
+__all__ = ["Handler", "LocalServer", "Running", "call", "clear", "running"]
 
 REQUEST_BYTES_MAX = 4096
 REPLY_BYTES_MAX = 4 * 2**20
@@ -36,6 +38,7 @@ CONNECTIONS_MAX = 16
 SOCKET_PATH_BYTES_MAX = 100
 RUN_FOLDER = "run"
 STATE_FILE = "node.json"
+SOCKET_FILE = "api.sock"
 
 Handler = Callable[[], Awaitable[Mapping[str, Any]] | Mapping[str, Any]]
 
@@ -67,6 +70,21 @@ def running(home: Path) -> Running | None:
     except (NotFoundError, MalformedError, KeyError, TypeError, ValueError):
         return None
     return found if found.process.alive() else None
+
+
+def _elsewhere(home: Path) -> Path:
+    name = hashlib.blake2b(os.fsencode(home.absolute()), digest_size=8).hexdigest()
+    return Path(tempfile.gettempdir()) / f"potsherd-{os.getuid()}-{name}"
+
+
+def clear(home: Path) -> None:
+    """Remove what a node process leaves behind when it is killed: its state file and its socket."""
+    (home / RUN_FOLDER / STATE_FILE).unlink(missing_ok=True)
+    (home / RUN_FOLDER / SOCKET_FILE).unlink(missing_ok=True)
+    folder = _elsewhere(home)
+    with suppress(OSError):
+        (folder / SOCKET_FILE).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 async def call(home: Path, method: str) -> dict[str, Any]:
@@ -112,7 +130,6 @@ class LocalServer:
         self._address = (host, port)
         self._key = key
         self._busy = asyncio.Semaphore(CONNECTIONS_MAX)
-        self._elsewhere: Path | None = None
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> LocalServer:
@@ -126,20 +143,25 @@ class LocalServer:
         return self
 
     def _socket_path(self) -> Path:
-        path = self._folder / "api.sock"
-        if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
-            self._elsewhere = Path(tempfile.mkdtemp(prefix="potsherd-"))  # mode 0700
-            path = self._elsewhere / "api.sock"
-        return path
+        path = self._folder / SOCKET_FILE
+        if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
+            return path
+        folder = _elsewhere(self._folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        facts = folder.lstat()
+        # Everybody can write where this lies: a folder that somebody else put there is not entered.
+        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
+            raise RefusedError(
+                f"{folder} is not this user's alone",
+                remedy="Remove it, or use a shorter POTSHERD_HOME.",
+            )
+        return folder / SOCKET_FILE
 
     async def __aexit__(self, *_: object) -> None:
-        (self._folder / STATE_FILE).unlink(missing_ok=True)
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
-        (self._folder / "api.sock").unlink(missing_ok=True)
-        if self._elsewhere is not None:
-            shutil.rmtree(self._elsewhere, ignore_errors=True)
+        clear(self._folder.parent)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

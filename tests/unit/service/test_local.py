@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import stat
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from typing import Any
 import pytest
 
 from potsherd.errors import NotFoundError, PeerError, RefusedError
-from potsherd.service.local import REQUEST_BYTES_MAX, Handler, LocalServer, call, running
+from potsherd.service.local import (
+    REQUEST_BYTES_MAX,
+    Handler,
+    LocalServer,
+    call,
+    clear,
+    running,
+)
 from potsherd.service.processes import Process
 
 KEY = "ab" * 32
@@ -68,17 +76,57 @@ async def test_a_state_file_left_behind_by_a_crash_counts_for_nothing(tmp_path: 
         assert running(tmp_path) is None
 
 
-async def test_a_home_with_a_long_path_works_too(tmp_path: Path) -> None:
-    """A Unix socket's path has room for about 100 bytes."""
+def long_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A home whose socket does not fit its own path, and the folder that is used instead of /tmp."""
+    short = tempfile.mkdtemp(dir="/tmp")
+    monkeypatch.setattr(tempfile, "tempdir", short)
     home = tmp_path / ("long" * 30)
     home.mkdir()
+    return home, Path(short)
+
+
+async def test_a_home_with_a_long_path_works_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Unix socket's path has room for about 100 bytes."""
+    home, elsewhere = long_home(tmp_path, monkeypatch)
     async with serve(home):
         found = running(home)
         assert found is not None
-        elsewhere = Path(found.socket).parent
-        assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o700
+        folder = Path(found.socket).parent
+        assert folder.parent == elsewhere
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert await call(home, "ask") == {"answer": 42}
-    assert not elsewhere.exists()
+    elsewhere.rmdir()  # nothing is left in it
+
+
+async def test_a_folder_that_others_may_enter_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, elsewhere = long_home(tmp_path, monkeypatch)
+    async with serve(home):
+        [folder] = elsewhere.iterdir()
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(RefusedError, match="this user's alone"):
+        await serve(home).__aenter__()
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(RefusedError):
+        await serve(home).__aenter__()
+    folder.unlink()
+    elsewhere.rmdir()
+
+
+async def test_what_a_killed_node_left_is_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, elsewhere = long_home(tmp_path, monkeypatch)
+    async with serve(home):
+        clear(home)
+        assert running(home) is None
+        assert list(elsewhere.iterdir()) == []
+    elsewhere.rmdir()
 
 
 @pytest.mark.parametrize(
