@@ -96,21 +96,29 @@ def status(as_json: JsonFlag = False) -> None:
 
 
 def _as_text(state: dict[str, Any]) -> str:
-    width = max(map(len, state), default=0)
-    return "\n".join(
-        f"{key.replace('_', ' '):{width}}  {_value(key, v)}" for key, v in state.items()
-    )
+    """What a person wants to know; --json has all of it."""
+    from potsherd.cli.units import format_date, format_size
+
+    usage, peers = state["usage"], state["peers"]
+    told = state["address"]
+    lines = [
+        f"network  {state['network']}, "
+        + ("joined" if state["joined"] else "not joined yet: no other node answers"),
+        f"node     {state['key']}",
+        f"listens  on {_address(state['listen'])}, "
+        + (f"others are told {_address(told)}" if told else "others are told nothing"),
+        f"since    {format_date(state['since'])}",
+        f"space    {format_size(usage['used'])} of {format_size(usage['quota'])} used, "
+        f"{usage['shards']} pieces kept",
+        f"peers    {peers['watched']} share pieces with it, {peers['away']} of them are away",
+    ]
+    if state.get("trouble"):
+        lines.append(f"trouble  {state['trouble']}")
+    return "\n".join(lines)
 
 
-def _value(key: str, value: Any) -> str:
-    from potsherd.cli.units import format_size
+def _address(told: dict[str, Any]) -> str:
+    from potsherd.cli.units import format_address
+    from potsherd.ports import Address
 
-    if isinstance(value, dict):
-        return ", ".join(f"{inner} {_value(inner, item)}" for inner, item in value.items())
-    if (
-        isinstance(value, int)
-        and not isinstance(value, bool)
-        and key.endswith(("bytes", "quota", "used", "free", "staged"))
-    ):
-        return format_size(value)
-    return str(value)
+    return format_address(Address(told["host"], told["port"]))

@@ -83,6 +83,9 @@ def test_one_process_runs_a_node_and_signals_stop_it(maker: Cli) -> None:
     with maker.node() as process:
         status = maker("node", "status", "--json").object
         assert (status["network"], status["joined"]) == ("mylab", True)
+        text = maker("node", "status").out
+        assert "network  mylab, joined\n" in text
+        assert "0 pieces kept" in text
         assert "running" in maker("node", "run", code=7).err
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
