@@ -176,6 +176,26 @@ class Peer:
         )
         await self._caller.call(Methods.MERGE_ROSTER, records.Roster(segment_id, hints))
 
+    async def roster_digests(self, rosters: Sequence[tuple[bytes, bytes]]) -> list[int]:
+        """For each (segment id, digest): ROSTER_SAME, ROSTER_DIFFERS or ROSTER_NOT_HERE."""
+        states: list[int] = []
+        for start in range(0, len(rosters), SEGMENTS_PER_MESSAGE_MAX):
+            part = tuple(rosters[start : start + SEGMENTS_PER_MESSAGE_MAX])
+            reply = await self._caller.call(Methods.ROSTER_DIGESTS, records.RosterDigests(part))
+            if len(reply.body.states) != len(part):
+                raise PeerError("the peer answered about another number of rosters")
+            states += reply.body.states
+        return states
+
+    async def confirm(self, entry: bytes) -> bytes:
+        """Show the node a signed entry of its own; its newest entry about that segment, checked."""
+        shown = RosterEntry.decode(entry[64:])
+        data = (await self._caller.call(Methods.CONFIRM, records.Confirm(entry))).body.entry
+        newest = open_roster_entry(data, self._network_id, shown.segment_id)
+        if newest.node != self.key or newest.counter < shown.counter:
+            raise IntegrityError("the node answered with an entry that is not its newest")
+        return data
+
     async def put_lease(self, lease: bytes, paths: Sequence[LeasePath]) -> None:
         """Hand over a signed lease with the paths of segments that the node holds; in batches."""
         for start in range(0, len(paths), SEGMENTS_PER_MESSAGE_MAX):

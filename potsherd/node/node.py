@@ -26,6 +26,8 @@ from potsherd.node.membrane import Gate, NodeMembrane
 from potsherd.node.peers import Heartbeats, PeerCounts, PeerTable
 from potsherd.node.placement import free_class
 from potsherd.node.records import RosterEntry
+from potsherd.node.repair.upkeep import Upkeep, UpkeepStatistics
+from potsherd.node.rosters import Rosters
 from potsherd.node.server import Server, ServerStatistics
 from potsherd.node.session import Session, resolve_bootstrap
 from potsherd.node.settings import NodeSettings
@@ -66,6 +68,7 @@ class NodeStatus:
     peers: PeerCounts
     server: ServerStatistics
     announcer: AnnouncerStatistics
+    upkeep: UpkeepStatistics
     dht: DhtStatistics
 
 
@@ -99,6 +102,9 @@ class Node:
         self._listener: Listener
         self._server: Server
         self._announcer: Announcer
+        self._rosters: Rosters
+        self._upkeep: Upkeep
+        self._assembled = asyncio.Event()
         self._scope = Scope.LOOPBACK
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._joined = False
@@ -148,6 +154,9 @@ class Node:
         stack = self._stack
         self.store = await ShardStore.open(env, settings.quota_bytes, settings.store)
         stack.push_async_callback(self.store.close)
+        self._rosters = Rosters(
+            env, self.store, self.identity, told=self._told, proven=self.peers.proven
+        )
         self._server = Server(
             env,
             self.identity,
@@ -156,6 +165,7 @@ class Node:
             chain=chain,
             admit=self.gate.admit,
             limits=settings.server,
+            rosters=self._rosters,
         )
         self._datagrams, self._listener = await self._bind()
         stack.callback(self._datagrams.close)
@@ -168,6 +178,8 @@ class Node:
         # accepted connections end before what they stand on
         stack.push_async_callback(self._listener.close)
         self._announcer = self._make_announcer()
+        self._upkeep = self._make_upkeep()
+        self._assembled.set()
         await self.dht.start([])
         await self._join(bootstrap)
         await self._publish_first()
@@ -188,6 +200,7 @@ class Node:
         raise PeerError("no port is free for UDP and TCP alike")
 
     async def _accept(self, stream: Stream) -> None:
+        await self._assembled.wait()
         await self._server.accept(stream)
 
     def _reach(self, bootstrap: Sequence[tuple[bytes, Address]]) -> Scope:
@@ -224,6 +237,18 @@ class Node:
             batch=settings.announce_batch,
         )
 
+    def _make_upkeep(self) -> Upkeep:
+        return Upkeep(
+            self.env,
+            self.settings,
+            store=self.store,
+            session=self.session,
+            rosters=self._rosters,
+            peers=self.peers,
+            address_of=self.address_of,
+            holders_changed=self._announcer.holders_changed,
+        )
+
     def _make_heartbeats(self) -> Heartbeats:
         settings = self.settings
         return Heartbeats(
@@ -232,6 +257,7 @@ class Node:
             ping=self.dht.ping,
             find=lambda key, near: self.session.locate(key, near or None),
             changed=self._announcer.holders_changed,
+            met=self._upkeep.met,
             tick_s=min(60.0, settings.heartbeat_s / HEARTBEAT_TICKS),
             timeout_s=settings.heartbeat_timeout_s,
             parallel=settings.heartbeats_parallel,
@@ -244,6 +270,8 @@ class Node:
         self._spawn("presence", partial(self._every, settings.presence_period_s, self._publish))
         self._spawn("watch list", partial(self._every, settings.roster_period_s, self._prune_peers))
         self._spawn("sweep", partial(self._every, settings.sweep_period_s, self._sweep))
+        for name, work in self._upkeep.tasks():
+            self._spawn(name, work)
         if not self._joined:
             self._spawn("join", partial(self._keep_joining, bootstrap))
 
@@ -372,11 +400,12 @@ class Node:
 
     def met(self, member: Member) -> None:
         """See `Neighbours.met`."""
-        if member.is_donor:
-            self.peers.seen(member.node_key, self.env.monotonic(), self.env.utc())
+        key = member.node_key
+        if member.is_donor and self.peers.seen(key, self.env.monotonic(), self.env.utc()):
+            self._upkeep.met(key)
 
-    def told(self, key: bytes, near: bytes, address: Address | None) -> None:
-        """See `Neighbours.told`."""
+    def _told(self, key: bytes, near: bytes, address: Address | None) -> None:
+        """Somebody says that the node holds a shard of a segment of ours; `near`: its placement key."""
         if address is not None and not self._scope <= scope_of(address) != Scope.UNUSABLE:
             address = None
         self.peers.watch(key, self.env.monotonic(), near=near, address=address)
@@ -412,5 +441,6 @@ class Node:
             peers=self.peers.counts(self.env.monotonic()),
             server=self._server.statistics(),
             announcer=self._announcer.statistics(),
+            upkeep=self._upkeep.statistics(),
             dht=self.dht.statistics(),
         )

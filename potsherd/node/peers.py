@@ -86,17 +86,20 @@ class PeerTable:
             del self._peers[key]
 
     def seen(self, key: bytes, now: float, utc: float, address: Address | None = None) -> bool:
-        """A sign of life; True if the node had counted as away. Nodes not watched are ignored."""
+        """A sign of life; True if it is the first one, or the node had counted as away.
+
+        Nodes not watched are ignored.
+        """
         peer = self._peers.get(key)
         if peer is None:
             return False
-        was_away = self._is_away(peer, now)
+        news = self._is_away(peer, now) or not peer.answered
         peer.seen = peer.asked = now
         peer.answered = True
         peer.address = address or peer.address
         if now - peer.counted >= self._interval_s:
             _count(peer, now, utc, 1)
-        return was_away
+        return news
 
     def failed(self, key: bytes, now: float, utc: float) -> None:
         """A heartbeat without an answer; its address is not trusted any more."""
@@ -118,6 +121,11 @@ class PeerTable:
     def away(self, now: float) -> frozenset[bytes]:
         """All nodes that count as away."""
         return frozenset(key for key, peer in self._peers.items() if self._is_away(peer, now))
+
+    def proven(self, key: bytes) -> bool:
+        """Whether a node of this key has ever given a sign of life: only members can."""
+        peer = self._peers.get(key)
+        return peer is not None and peer.answered
 
     def address_of(self, key: bytes) -> Address | None:
         """Where the node was last met, or is said to be."""
@@ -167,17 +175,19 @@ class Heartbeats:
         ping: Ping,
         find: Find,
         changed: Callable[[], None],
+        met: Callable[[bytes], None],
         tick_s: float,
         timeout_s: float,
         parallel: int,
     ) -> None:
         """`ping(key, address)`; `find(key, near)` gives a node's present address; `changed` is called
-        when nodes have gone away or come back."""
+        when nodes have gone away or come back, `met(key)` at the first sign of life and at a return."""
         self._env = env
         self._table = table
         self._ping = ping
         self._find = find
         self._changed = changed
+        self._met = met
         self._tick_s = tick_s
         self._timeout_s = timeout_s
         self._parallel = parallel
@@ -218,5 +228,6 @@ class Heartbeats:
                 await self._ping(key, address)
         except (PotsherdError, TimeoutError):
             return False
-        self._table.seen(key, self._env.monotonic(), self._env.utc(), address)
+        if self._table.seen(key, self._env.monotonic(), self._env.utc(), address):
+            self._met(key)
         return True

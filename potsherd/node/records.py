@@ -46,6 +46,8 @@ PAYLOAD_MAX = 4 * 2**20
 SEGMENTS_PER_MESSAGE_MAX = 64
 """Segments named in one message; longer lists go in several."""
 PROTOCOL_VERSION = 1
+ROSTER_SAME, ROSTER_DIFFERS, ROSTER_NOT_HERE = 0, 1, 2
+"""States in RosterStates: the same entries, others, no shard of that segment."""
 
 
 @dataclass(frozen=True)
@@ -272,6 +274,33 @@ class Roster(Record):
     SIZE_MAX: ClassVar[int] = 256 * 1024
     segment_id: Annotated[bytes, Bytes(32)]
     holders: Annotated[tuple[HolderHint, ...], ListOf(Nested(HolderHint), max=512)]
+
+
+@dataclass(frozen=True)
+class RosterDigests(Record):
+    """Segments and what the asker's rosters of them hash to (rosters.roster_digest)."""
+
+    SIZE_MAX: ClassVar[int] = 4096
+    rosters: Annotated[
+        tuple[tuple[bytes, bytes], ...],
+        ListOf(Tuple(Bytes(32), Bytes(16)), max=SEGMENTS_PER_MESSAGE_MAX, min=1),
+    ]
+
+
+@dataclass(frozen=True)
+class RosterStates(Record):
+    """For each segment asked about: ROSTER_SAME, ROSTER_DIFFERS or ROSTER_NOT_HERE."""
+
+    SIZE_MAX: ClassVar[int] = 128
+    states: Annotated[tuple[int, ...], ListOf(Uint(2), max=SEGMENTS_PER_MESSAGE_MAX, min=1)]
+
+
+@dataclass(frozen=True)
+class Confirm(Record):
+    """A signed RosterEntry of the asked node: it answers with what holds now, signed."""
+
+    SIZE_MAX: ClassVar[int] = 256
+    entry: Annotated[bytes, Bytes(max=64 + RosterEntry.SIZE_MAX)]
 
 
 @dataclass(frozen=True)

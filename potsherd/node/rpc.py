@@ -125,6 +125,8 @@ class Methods:
     HEADS = Method(13, "heads", records.HeadQuery, records.HeadReply)
     ANNOUNCE = Method(14, "announce", records.AnnounceNow, records.Announced)
     STATUS = Method(15, "status", records.NodeStatusQuery, records.NodeStatusReply)
+    ROSTER_DIGESTS = Method(16, "roster-digests", records.RosterDigests, records.RosterStates)
+    CONFIRM = Method(17, "confirm", records.Confirm, records.Receipt)
 
 
 METHODS: dict[int, Method[Any, Any]] = {

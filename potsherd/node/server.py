@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 from potsherd import __version__
 from potsherd.crypto.membership import Member
-from potsherd.crypto.signing import SigningKey
 from potsherd.erasure.descriptor import Descriptor
 from potsherd.erasure.layout import CELL_SIZE
 from potsherd.errors import (
@@ -31,7 +30,15 @@ from potsherd.errors import (
 from potsherd.node import records
 from potsherd.node.client import Admit
 from potsherd.node.membrane import charge_of
-from potsherd.node.records import PAYLOAD_MAX, PROTOCOL_VERSION, RosterEntry
+from potsherd.node.records import (
+    PAYLOAD_MAX,
+    PROTOCOL_VERSION,
+    ROSTER_DIFFERS,
+    ROSTER_NOT_HERE,
+    ROSTER_SAME,
+    RosterEntry,
+)
+from potsherd.node.rosters import Rosters
 from potsherd.node.rpc import Answer, Method, Methods, Request, Responder, Work
 from potsherd.node.settings import ServerLimits
 from potsherd.node.statements import (
@@ -39,7 +46,6 @@ from potsherd.node.statements import (
     open_head,
     open_lease,
     open_provisional_lease,
-    open_roster,
     open_ticket,
 )
 from potsherd.node.store import Held, ShardStore
@@ -56,9 +62,6 @@ class Neighbours(Protocol):
 
     def met(self, member: Member) -> None:
         """A proven peer is there: traffic counts as a sign of life."""
-
-    def told(self, key: bytes, near: bytes, address: Address | None) -> None:
-        """Somebody says that this node holds a shard of a segment of ours; `near`: its placement key."""
 
     def address_of(self, key: bytes) -> Address | None:
         """Where that node was last met."""
@@ -104,15 +107,16 @@ class Server:
         chain: bytes,
         admit: Admit,
         limits: ServerLimits,
+        rosters: Rosters,
     ) -> None:
         self.env = env
         self.identity = identity
         self.store = store
         self.neighbours = neighbours
         self.limits = limits
+        self.rosters = rosters
         self.counts = _Counts()
         self.since = int(env.utc())
-        self.key = SigningKey(identity.seed)
         self._hello = records.Hello(PROTOCOL_VERSION, chain)
         self._admit = admit
         self._greeting = 0
@@ -213,6 +217,7 @@ class _Connection:
     def __init__(self, server: Server, member: Member) -> None:
         self._server = server
         self._store = server.store
+        self._rosters = server.rosters
         self._network_id = server.identity.network_id
         self._member = member
         self._stages: dict[int, _Stage] = {}
@@ -225,6 +230,8 @@ class _Connection:
             Methods.DESCRIPTOR.number: self._descriptor,
             Methods.ROSTER.number: self._roster,
             Methods.MERGE_ROSTER.number: self._merge_roster,
+            Methods.ROSTER_DIGESTS.number: self._roster_digests,
+            Methods.CONFIRM.number: self._confirm,
             Methods.LEASE_PUT.number: self._lease_put,
             Methods.LEASES.number: self._leases,
             Methods.HEAD_PUT.number: self._head_put,
@@ -325,7 +332,7 @@ class _Connection:
         index = self._stage(body.stage).index
         if index >= descriptor.n:
             raise RefusedError("the segment has no shard of that number")
-        entry = await self._sign_entry(descriptor.segment_id, index)
+        entry = await self._rosters.sign(descriptor.segment_id, index)
         await self._store.commit(body.stage, body.descriptor, body.lease, entry)
         self._stages.pop(body.stage, None)
         held = await self._store.held(descriptor.segment_id)
@@ -340,26 +347,10 @@ class _Connection:
             await self._store.abort(number)
             if stage.index != held.index:
                 raise RefusedError("the node holds another shard of this segment")
-        entry = await self._own_entry(held.segment_id)
+        entry = await self._rosters.own(held.segment_id)
         if entry is None:
             raise NotFoundError("the node has no receipt of its shard")
         return entry[1]
-
-    async def _own_entry(self, segment_id: bytes) -> tuple[RosterEntry, bytes] | None:
-        """The newest entry that this node has signed about a segment."""
-        found = None
-        for data in await self._store.roster(segment_id):
-            entry = RosterEntry.decode(data[64:])
-            if entry.node == self._server.identity.key:
-                found = entry, data
-        return found
-
-    async def _sign_entry(self, segment_id: bytes, index: int) -> bytes:
-        """A counter higher than in anything this node said before, so that it wins everywhere."""
-        before = await self._own_entry(segment_id)
-        counter = before[0].counter + 1 if before else 1
-        entry = RosterEntry(segment_id, index, self._server.identity.key, counter, True)
-        return entry.signed(self._server.key.sign, self._network_id)
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -400,22 +391,24 @@ class _Connection:
     async def _merge_roster(self, request: Request) -> Answer:
         body = records.Roster.decode(request.body)
         held = await self._held(body.segment_id)
-        signed = [hint.entry for hint in body.holders]
-        entries = await self._server.env.offload(
-            open_roster, signed, self._network_id, body.segment_id
-        )
-        accepted: list[bytes] = []
-        near = held.descriptor.placement_key
-        for entry, hint in zip(entries, body.holders, strict=True):
-            # What this node holds is its own business, and a number beyond n is nobody's.
-            if entry.node == self._server.identity.key or entry.index >= held.descriptor.n:
-                continue
-            accepted.append(hint.entry)
-            if entry.held:
-                address = Address(hint.host, hint.port) if hint.host and hint.port else None
-                self._server.neighbours.told(entry.node, near, address)
-        await self._store.merge_roster(body.segment_id, accepted)
+        hints = [
+            (h.entry, Address(h.host, h.port) if h.host and h.port else None) for h in body.holders
+        ]
+        await self._rosters.merge(held, hints)
         return records.Done(), ()
+
+    async def _roster_digests(self, request: Request) -> Answer:
+        body = records.RosterDigests.decode(request.body)
+        states = []
+        for segment_id, digest in body.rosters:
+            mine = await self._rosters.digest(segment_id)
+            differs = ROSTER_SAME if mine == digest else ROSTER_DIFFERS
+            states.append(ROSTER_NOT_HERE if mine is None else differs)
+        return records.RosterStates(tuple(states)), ()
+
+    async def _confirm(self, request: Request) -> Answer:
+        body = records.Confirm.decode(request.body)
+        return records.Receipt(await self._rosters.confirm(body.entry)), ()
 
     async def _lease_put(self, request: Request) -> Answer:
         body = records.LeasePut.decode(request.body)

@@ -68,6 +68,12 @@ class NodeSettings:
     """Peers watched; pools are neighbourhoods, so a node shares segments with fewer."""
     roster_period_s: float = 600.0
     """Seconds between readings of who shares segments with us."""
+    reconcile_round_s: float = 21_600.0
+    """Seconds in which the roster of every segment is compared with one other holder's."""
+    reconcile_tick_s: float = 10.0
+    """Seconds between two steps of reconciling, at least; jittered by half."""
+    reconcile_batch: int = 64
+    """Segments looked at in one step of reconciling."""
     announce_period_s: float = 43_200.0
     """Seconds in which every segment is announced anew; half of a record's life."""
     announce_tick_s: float = 30.0

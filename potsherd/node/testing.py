@@ -99,11 +99,15 @@ class HandMade:
 
     def ticket(self, now: float, index: int, holder: bytes, *, life_s: int = 3600) -> bytes:
         """A signed ticket for one shard and the node that is to keep it."""
+        ticket = self.ticket_for(now, index, holder, life_s=life_s)
+        return ticket.signed(self.owner.sign, self.network_id)
+
+    def ticket_for(self, now: float, index: int, holder: bytes, *, life_s: int = 3600) -> Ticket:
+        """The ticket as a record."""
         size = max(len(shard) for shard in self.shards)
         key = self.descriptor.placement_key
         expires = int(now) + life_s
-        ticket = Ticket(self.owner.verify_key, key, index, holder, size, expires)
-        return ticket.signed(self.owner.sign, self.network_id)
+        return Ticket(self.owner.verify_key, key, index, holder, size, expires)
 
     def lease(self, now: float) -> bytes:
         """The signed provisional lease."""

@@ -55,9 +55,13 @@ def test_coming_back_is_noticed() -> None:
     peers.watch(A, 0)
     assert peers.away(1800) == {A}
     assert peers.seen(A, 2000, 0, THERE) is True
+    assert peers.proven(A)
     assert peers.seen(A, 2001, 0) is False
+    peers.watch(B, 2001)
+    assert not peers.proven(B)
+    assert peers.seen(B, 2002, 0) is True, "the first sign of life is news too"
     assert peers.address_of(A) == THERE
-    assert peers.counts(2001) == (1, 0)
+    assert peers.counts(2002) == (2, 0)
 
 
 def test_the_table_is_bounded_and_can_forget() -> None:
@@ -108,6 +112,7 @@ def test_heartbeats_ask_find_and_tell() -> None:
     """A node that moved is found through its presence; one that is gone is told of once."""
     at = {A: HERE, B: HERE}
     changes: list[float] = []
+    met: list[bytes] = []
     asked: list[tuple[bytes, Address]] = []
 
     async def ping(key: bytes, address: Address) -> float:
@@ -131,6 +136,7 @@ def test_heartbeats_ask_find_and_tell() -> None:
             ping=ping,
             find=find,
             changed=lambda: changes.append(env.monotonic()),
+            met=met.append,
             tick_s=60,
             timeout_s=5,
             parallel=4,
@@ -149,6 +155,7 @@ def test_heartbeats_ask_find_and_tell() -> None:
 
         world.run(scenario())
     assert len(changes) == 1
+    assert met == [A, B], "each told once: nobody was away and came back"
     assert 1800 < changes[0] < 1000 + 1800 + 700
     assert len(asked) < 5000 / 600 * 2 + 8
 
@@ -173,6 +180,7 @@ def test_a_hanging_ping_does_not_hold_up_the_others() -> None:
             ping=ping,
             find=find,
             changed=lambda: None,
+            met=lambda _: None,
             tick_s=60,
             timeout_s=5,
             parallel=4,

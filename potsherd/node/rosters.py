@@ -1,0 +1,167 @@
+"""What this node says about its own holdings, and what it takes from others (docs/design/rosters.md).
+
+The roster of a segment is the set of all holders' newest signed entries. `Rosters` signs, merges and
+compares; who is asked and when is the reconciler's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+
+from potsherd.crypto.signing import SigningKey
+from potsherd.errors import IntegrityError, NotFoundError
+from potsherd.node.records import RosterEntry
+from potsherd.node.statements import open_roster, open_roster_entry
+from potsherd.node.store import Held, ShardStore
+from potsherd.node.store.types import ROSTER_MAX
+from potsherd.ports import Address, Env, Identity
+
+__all__ = ["DIGEST_SIZE", "Rosters", "next_counter", "roster_digest"]
+
+DIGEST_SIZE = 16
+COUNTER_MAX = 2**32 - 1
+COUNTER_DATE_MAX = 2**32 - 2**24
+"""Dates beyond it (the year 2105, or a clock gone mad) are not used as counters: room to go on stays."""
+SIGNATURE_SIZE = 64
+
+Told = Callable[[bytes, bytes, Address | None], None]
+"""(node key, placement key, address hint): somebody says that this node holds a shard of ours."""
+
+
+def roster_digest(entries: Iterable[RosterEntry]) -> bytes:
+    """16 bytes that are equal when two holders know the same entries, whatever the signatures.
+
+    BLAKE2b-128 over the encodings in order of the node keys.
+    """
+    hasher = hashlib.blake2b(digest_size=DIGEST_SIZE, person=b"potsherd roster")
+    for entry in sorted(entries, key=lambda entry: entry.node):
+        hasher.update(entry.encode())
+    return hasher.digest()
+
+
+def next_counter(before: int | None, utc: float) -> int:
+    """Higher than `before`, and where the clock is sane at least the date.
+
+    So an entry wins also over those that this node signed before it lost its index.
+    """
+    date = int(utc) if 0 <= utc <= COUNTER_DATE_MAX else 0
+    return min(COUNTER_MAX, max(date, 0 if before is None else before + 1))
+
+
+class Rosters:
+    """See the module's text. Methods raise StorageError when the disk refuses."""
+
+    def __init__(
+        self,
+        env: Env,
+        store: ShardStore,
+        identity: Identity,
+        *,
+        told: Told,
+        proven: Callable[[bytes], bool],
+    ) -> None:
+        """`proven(node key)`: whether a node of this key has shown that it is a member."""
+        self._env = env
+        self._store = store
+        self._identity = identity
+        self._key = SigningKey(identity.seed)
+        self._told = told
+        self._proven = proven
+
+    # our own entries
+
+    async def own(self, segment_id: bytes) -> tuple[RosterEntry, bytes] | None:
+        """The newest entry that this node has signed about a segment it holds."""
+        for data in await self._store.roster(segment_id):
+            entry = RosterEntry.decode(data[SIGNATURE_SIZE:])
+            if entry.node == self._identity.key:
+                return entry, data
+        return None
+
+    async def sign(
+        self, segment_id: bytes, index: int, *, held: bool = True, above: int | None = None
+    ) -> bytes:
+        """A signed entry with a counter higher than in our own before and than `above`."""
+        before = await self.own(segment_id)
+        known = [c for c in (above, before[0].counter if before else None) if c is not None]
+        counter = next_counter(max(known, default=None), self._env.utc())
+        entry = RosterEntry(segment_id, index, self._identity.key, counter, held)
+        return entry.signed(self._key.sign, self._identity.network_id)
+
+    async def confirm(self, said: bytes) -> bytes:
+        """Our newest entry about the segment of `said`, an earlier entry of ours that others show us.
+
+        A shard that is not here any more (a lost disk, an old backup) is released by this. Raises
+        IntegrityError for an entry that this node has not signed.
+        """
+        network_id = self._identity.network_id
+        shown = open_roster_entry(
+            said, network_id, RosterEntry.decode(said[SIGNATURE_SIZE:]).segment_id
+        )
+        if shown.node != self._identity.key:
+            raise IntegrityError("the entry is about another node")
+        held = await self._store.held(shown.segment_id)
+        if held is None:
+            if not shown.held:
+                return said
+            return await self.sign(shown.segment_id, shown.index, held=False, above=shown.counter)
+        return await self._settle(held, shown)
+
+    async def _settle(self, held: Held, shown: RosterEntry) -> bytes:
+        """Our entry about a held shard; a newer one if `shown` would win over it."""
+        own = await self.own(held.segment_id)
+        if own is not None and (own[0] == shown or own[0].counter > shown.counter):
+            return own[1]
+        signed = await self.sign(held.segment_id, held.index, above=shown.counter)
+        await self._store.merge_roster(held.segment_id, [signed])
+        return signed
+
+    # everybody's
+
+    async def entries(self, segment_id: bytes) -> list[RosterEntry]:
+        """All entries of a segment that is held here, sorted by index and node."""
+        return [
+            RosterEntry.decode(data[SIGNATURE_SIZE:])
+            for data in await self._store.roster(segment_id)
+        ]
+
+    async def digest(self, segment_id: bytes) -> bytes | None:
+        """See `roster_digest`; None when the segment is not held here."""
+        found = await self.entries(segment_id)
+        return roster_digest(found) if found else None
+
+    async def merge(self, held: Held, hints: Sequence[tuple[bytes, Address | None]]) -> int:
+        """Verify and take in signed entries with address hints; how many changed something.
+
+        One wrong signature refuses all (IntegrityError). An entry of ours that would win over the one
+        kept here is answered by a newer one; indices beyond n are passed over.
+        """
+        signed = [data for data, _ in hints]
+        entries = await self._env.offload(
+            open_roster, signed, self._identity.network_id, held.segment_id
+        )
+        accepted: list[bytes] = []
+        for entry, (data, address) in zip(entries, hints, strict=True):
+            if entry.index >= held.descriptor.n:
+                continue
+            if entry.node == self._identity.key:
+                await self._settle(held, entry)
+                continue
+            accepted.append(data)
+            if entry.held:
+                self._told(entry.node, held.descriptor.placement_key, address)
+        await self._make_room(held.segment_id, accepted)
+        try:
+            return await self._store.merge_roster(held.segment_id, accepted)
+        except NotFoundError:  # released meanwhile
+            return 0
+
+    async def _make_room(self, segment_id: bytes, coming: Sequence[bytes]) -> None:
+        """In a roster that would be too long, forget entries of keys that no member has shown."""
+        kept = await self.entries(segment_id)
+        if len(kept) + len(coming) <= ROSTER_MAX:
+            return
+        own = self._identity.key
+        strangers = [e.node for e in kept if e.node != own and not self._proven(e.node)]
+        await self._store.forget_entries(segment_id, strangers)
