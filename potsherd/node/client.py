@@ -14,7 +14,7 @@ from potsherd.crypto.membership import Member
 from potsherd.erasure.descriptor import segment_id_of
 from potsherd.erasure.layout import CELL_SIZE
 from potsherd.errors import IntegrityError, LimitError, PeerError
-from potsherd.node import records
+from potsherd.node import lease_records, records
 from potsherd.node.records import (
     PAYLOAD_MAX,
     PROTOCOL_VERSION,
@@ -206,6 +206,29 @@ class Peer:
         """The signed leases of a segment that the node knows; unverified."""
         reply = await self._caller.call(Methods.LEASES, records.SegmentQuery(segment_id))
         return list(reply.body.leases)
+
+    async def extend(self, extension: bytes) -> None:
+        """Hand over a keeper's signed extension. Raises NotFoundError where its lease is not known."""
+        await self._caller.call(Methods.EXTEND, lease_records.ExtensionPut(extension))
+
+    async def withdraw(self, withdrawal: bytes) -> int:
+        """Hand over a signed withdrawal; when the node first saw the one that counts there.
+
+        Raises NotFoundError where its lease is not known.
+        """
+        body = lease_records.WithdrawalPut(withdrawal)
+        return (await self._caller.call(Methods.WITHDRAW, body)).body.seen
+
+    async def keeping(self, segment_ids: Sequence[bytes]) -> lease_records.KeepingReply:
+        """The node's clock and what it knows of up to KEEPING_SEGMENTS_MAX segments; unverified.
+
+        Raises PeerError when the answer is about other segments.
+        """
+        query = lease_records.KeepingQuery(tuple(segment_ids))
+        reply = (await self._caller.call(Methods.KEEPING, query)).body
+        if tuple(segment.segment_id for segment in reply.segments) != query.segment_ids:
+            raise PeerError("the peer answered about other segments than it was asked for")
+        return reply
 
     async def put_head(self, segment_id: bytes, genesis: bytes, head: bytes) -> None:
         """Hand over a signed head, to be kept beside a segment that the node holds."""

@@ -22,6 +22,8 @@ from potsherd.dht import Dht, DhtStatistics
 from potsherd.dht.addresses import Scope, scope_of
 from potsherd.errors import MembershipError, PeerError, PotsherdError, UsageError
 from potsherd.node.announcer import Announcer, AnnouncerStatistics
+from potsherd.node.expiry import Expiry, ExpiryStatistics
+from potsherd.node.lease_records import KeepingReply
 from potsherd.node.membrane import Gate, NodeMembrane
 from potsherd.node.peers import Heartbeats, PeerCounts, PeerTable
 from potsherd.node.placement import free_class
@@ -69,6 +71,7 @@ class NodeStatus:
     server: ServerStatistics
     announcer: AnnouncerStatistics
     upkeep: UpkeepStatistics
+    retention: ExpiryStatistics
     dht: DhtStatistics
 
 
@@ -102,6 +105,7 @@ class Node:
         self._listener: Listener
         self._server: Server
         self._announcer: Announcer
+        self._expiry: Expiry
         self._rosters: Rosters
         self._upkeep: Upkeep
         self._assembled = asyncio.Event()
@@ -178,6 +182,7 @@ class Node:
         # accepted connections end before what they stand on
         stack.push_async_callback(self._listener.close)
         self._announcer = self._make_announcer()
+        self._expiry = self._make_expiry()
         self._upkeep = self._make_upkeep()
         self._assembled.set()
         await self.dht.start([])
@@ -249,6 +254,31 @@ class Node:
             holders_changed=self._announcer.holders_changed,
         )
 
+    def _make_expiry(self) -> Expiry:
+        settings = self.settings
+        return Expiry(
+            self.env,
+            self.store,
+            network_id=self.identity.network_id,
+            node_key=self.identity.key,
+            ask=self._ask_keeping,
+            donors=self._donor_keys,
+            alive=lambda key: self.peers.alive(key, self.env.monotonic()),
+            round_s=settings.retention_round_s,
+            tick_s=settings.retention_tick_s,
+            batch=settings.retention_batch,
+            grace_min_s=settings.grace_min_s,
+        )
+
+    async def _ask_keeping(
+        self, key: bytes, near: bytes, segment_ids: Sequence[bytes]
+    ) -> KeepingReply:
+        peer = await self.session.peer(key, self.peers.address_of(key), near=near)
+        return await peer.keeping(segment_ids)
+
+    async def _donor_keys(self, near: bytes, count: int) -> list[bytes]:
+        return [donor.key for donor in await self.session.donors(near, count)]
+
     def _make_heartbeats(self) -> Heartbeats:
         settings = self.settings
         return Heartbeats(
@@ -266,6 +296,7 @@ class Node:
     def _run_all(self, bootstrap: Sequence[tuple[bytes, Address]]) -> None:
         settings = self.settings
         self._spawn("announcer", self._announcer.run)
+        self._spawn("retention", self._expiry.run)
         self._spawn("heartbeats", self._make_heartbeats().run)
         self._spawn("presence", partial(self._every, settings.presence_period_s, self._publish))
         self._spawn("watch list", partial(self._every, settings.roster_period_s, self._prune_peers))
@@ -442,5 +473,6 @@ class Node:
             server=self._server.statistics(),
             announcer=self._announcer.statistics(),
             upkeep=self._upkeep.statistics(),
+            retention=self._expiry.statistics(),
             dht=self.dht.statistics(),
         )

@@ -22,7 +22,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from potsherd import errors
 from potsherd.errors import LimitError, MalformedError, PeerError, PotsherdError
-from potsherd.node import records
+from potsherd.node import lease_records, records
 from potsherd.node.records import PAYLOAD_MAX, Failure
 from potsherd.ports import Buffer, Stream
 from potsherd.wire import Bytes, Record, Uint
@@ -127,6 +127,9 @@ class Methods:
     STATUS = Method(15, "status", records.NodeStatusQuery, records.NodeStatusReply)
     ROSTER_DIGESTS = Method(16, "roster-digests", records.RosterDigests, records.RosterStates)
     CONFIRM = Method(17, "confirm", records.Confirm, records.Receipt)
+    EXTEND = Method(32, "extend", lease_records.ExtensionPut, records.Done)
+    WITHDRAW = Method(33, "withdraw", lease_records.WithdrawalPut, lease_records.WithdrawalTaken)
+    KEEPING = Method(34, "keeping", lease_records.KeepingQuery, lease_records.KeepingReply)
 
 
 METHODS: dict[int, Method[Any, Any]] = {

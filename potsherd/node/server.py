@@ -27,7 +27,7 @@ from potsherd.errors import (
     PotsherdError,
     RefusedError,
 )
-from potsherd.node import records
+from potsherd.node import lease_exchange, lease_records, records
 from potsherd.node.client import Admit
 from potsherd.node.membrane import charge_of
 from potsherd.node.records import (
@@ -42,9 +42,7 @@ from potsherd.node.rosters import Rosters
 from potsherd.node.rpc import Answer, Method, Methods, Request, Responder, Work
 from potsherd.node.settings import ServerLimits
 from potsherd.node.statements import (
-    check_lease_path,
     open_head,
-    open_lease,
     open_provisional_lease,
     open_ticket,
 )
@@ -234,6 +232,9 @@ class _Connection:
             Methods.CONFIRM.number: self._confirm,
             Methods.LEASE_PUT.number: self._lease_put,
             Methods.LEASES.number: self._leases,
+            Methods.EXTEND.number: self._extend,
+            Methods.WITHDRAW.number: self._withdraw,
+            Methods.KEEPING.number: self._keeping,
             Methods.HEAD_PUT.number: self._head_put,
             Methods.HEADS.number: self._heads,
             Methods.ANNOUNCE.number: self._announce,
@@ -329,6 +330,8 @@ class _Connection:
         return records.Receipt(entry), ()
 
     async def _commit_stage(self, body: records.Commit, descriptor: Descriptor) -> bytes:
+        if await self._store.tombstone(descriptor.segment_id) is not None:
+            raise RefusedError("the segment was withdrawn by its owner and dropped here")
         index = self._stage(body.stage).index
         if index >= descriptor.n:
             raise RefusedError("the segment has no shard of that number")
@@ -412,19 +415,24 @@ class _Connection:
 
     async def _lease_put(self, request: Request) -> Answer:
         body = records.LeasePut.decode(request.body)
-        lease = open_lease(body.lease, self._network_id)
-        kept = []
-        for path in body.paths:
-            check_lease_path(lease, path)
-            held = await self._store.held(path.segment_id)
-            if held is not None and held.descriptor.owner_key != lease.owner:
-                raise RefusedError("the lease is not by the segment's owner")
-            if held is not None:
-                kept.append(path)
-        if not kept:
-            raise NotFoundError("none of the lease's segments is here")
-        await self._store.put_lease(body.lease, kept)
+        await lease_exchange.accept_lease(self._store, self._network_id, body.lease, body.paths)
         return records.Done(), ()
+
+    async def _extend(self, request: Request) -> Answer:
+        body = lease_records.ExtensionPut.decode(request.body)
+        await lease_exchange.accept_extension(self._store, self._network_id, body.extension)
+        return records.Done(), ()
+
+    async def _withdraw(self, request: Request) -> Answer:
+        body = lease_records.WithdrawalPut.decode(request.body)
+        taken = await lease_exchange.accept_withdrawal(
+            self._store, self._network_id, body.withdrawal, self._now()
+        )
+        return lease_records.WithdrawalTaken(taken.seen), ()
+
+    async def _keeping(self, request: Request) -> Answer:
+        query = lease_records.KeepingQuery.decode(request.body)
+        return await lease_exchange.answer(self._store, query, self._now()), ()
 
     async def _leases(self, request: Request) -> Answer:
         segment_id = records.SegmentQuery.decode(request.body).segment_id

@@ -80,6 +80,14 @@ class NodeSettings:
     """Seconds between two steps of the announcer, jittered by half."""
     announce_batch: int = 64
     """Segments looked at in one step of the announcer."""
+    retention_round_s: float = 86_400.0
+    """Seconds in which it is looked at how long every segment is to be kept."""
+    retention_tick_s: float = 30.0
+    """Seconds between two steps of that, at least; jittered by half."""
+    retention_batch: int = 128
+    """Segments looked at in one step of that."""
+    grace_min_s: int = 7 * 86_400
+    """Seconds of grace after the end of any lease, also one that grants less."""
     sweep_period_s: float = 3600.0
     """Seconds between sweeps of the store: stages idle for too long."""
     sessions_max: int = 256

@@ -70,8 +70,11 @@ def insert(connection: sqlite3.Connection, sql: str, values: tuple[object, ...])
     return int(connection.execute(sql, values).lastrowid or 0)
 
 
-def prepare(connection: sqlite3.Connection, page_bytes: int) -> None:
-    """Make the tables of a fresh database, or check that the schema is ours. Raises StorageError."""
+def prepare(connection: sqlite3.Connection, page_bytes: int, *more: str) -> None:
+    """Make the tables of a fresh database, or check that the schema is ours. Raises StorageError.
+
+    `more`: scripts of `CREATE … IF NOT EXISTS` for what has been added since version 1.
+    """
     # One process only: another one would take our stages for the leftovers of a crash.
     connection.execute("PRAGMA locking_mode=EXCLUSIVE")
     version = scalar(connection, "PRAGMA user_version")
@@ -87,6 +90,7 @@ def prepare(connection: sqlite3.Connection, page_bytes: int) -> None:
         raise StorageError(f"{INDEX_NAME} is the database of another program")
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("COMMIT")  # takes the lock, which now stays
+    _add(connection, more)
     connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
     connection.execute("PRAGMA wal_autocheckpoint=0")
     connection.execute("PRAGMA secure_delete=OFF")  # holders keep ciphertext: nothing to wipe
@@ -108,6 +112,14 @@ def _create(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _add(connection: sqlite3.Connection, scripts: tuple[str, ...]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    for script in scripts:
+        for statement in _statements(script):
+            connection.execute(statement)
     connection.execute("COMMIT")
 
 

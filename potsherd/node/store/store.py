@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from potsherd.erasure.merkle import MerkleTree, cell_leaves
@@ -21,10 +21,11 @@ from potsherd.errors import (
     UsageError,
 )
 from potsherd.node.records import PAYLOAD_MAX, Head, Lease, LeasePath, Ticket
-from potsherd.node.store import files, heads, leases, recovery, rosters, schema, segments
+from potsherd.node.store import files, heads, keeping, leases, recovery, rosters, schema, segments
 from potsherd.node.store.cache import Lru
 from potsherd.node.store.index import Index, fold_log, storage_error
 from potsherd.node.store.intake import HOLDERS_MAX, ROW_PAGES, Intake
+from potsherd.node.store.keeping import Dropped, Kept, Tombstone
 from potsherd.node.store.ledger import INODE_BYTES, Ledger, fixed_bytes
 from potsherd.node.store.segments import Segment
 from potsherd.node.store.types import (
@@ -49,6 +50,8 @@ VACUUM_PAGES = 64
 """Free pages given back in one transaction."""
 VACUUM_ROUNDS = 16
 """Such transactions in one sweep."""
+TOMBSTONE_S = 2 * 365 * 86400
+"""Seconds for which a withdrawn segment is remembered after it was dropped."""
 
 
 class ShardStore:
@@ -165,6 +168,79 @@ class ShardStore:
     async def release(self, segment_id: bytes) -> None:
         """Stop keeping a segment: shard, roster, leases, heads. One that is not held is no error."""
         await self._own(self._release(segment_id))
+
+    async def drop(
+        self,
+        segment_id: bytes,
+        reason: str,
+        detail: str,
+        withdrawn: tuple[bytes, int] | None = None,
+    ) -> bool:
+        """Release a segment and write into the journal why; whether it was held.
+
+        `withdrawn`: scope (owner, archive) of the withdrawal that ended it; a tombstone stays.
+        """
+        held = await self._row(segment_id)
+        if held is None:
+            return False
+        now = int(self._env.utc())
+        line = Dropped(now, segment_id, held.index, held.size, reason, detail)
+
+        def note(connection: sqlite3.Connection) -> None:
+            keeping.note_drop(connection, line)
+            if withdrawn is not None:
+                keeping.bury(connection, segment_id, withdrawn, now)
+
+        await self._own(self._release(segment_id, note))
+        return True
+
+    async def dropped(self, limit: int = keeping.DROPPED_MAX) -> list[Dropped]:
+        """What was dropped here and why, newest first."""
+        return await self._index.read(lambda c: keeping.dropped(c, limit))
+
+    # how long it is to be kept
+
+    async def kept_page(self, after: bytes = b"", limit: int = 1000) -> list[Kept]:
+        """Held shards with all that ends or lengthens their keeping, in order, from behind `after` on."""
+        return await self._index.read(
+            lambda c: keeping.kept(c, map(_bare, segments.page(c, after, limit)))
+        )
+
+    async def kept(self, segment_id: bytes) -> Kept | None:
+        """One of these; None when the segment is not held."""
+
+        def work(connection: sqlite3.Connection) -> list[Kept]:
+            row = segments.find(connection, segment_id)
+            return keeping.kept(connection, [_bare(row)] if row else [])
+
+        found = await self._index.read(work)
+        return found[0] if found else None
+
+    async def put_extension(self, extension: bytes) -> None:
+        """Keep a verified extension. Raises NotFoundError without its lease, RefusedError for a stranger's."""
+        signed = bytes(extension)
+        await self._own(
+            self._index.write(lambda c: keeping.put_extension(c, signed), pages=ROW_PAGES)
+        )
+
+    async def put_withdrawal(self, withdrawal: bytes) -> Tombstone:
+        """Keep a verified withdrawal; the one that counts now. Raises NotFoundError, RefusedError."""
+        signed, now = bytes(withdrawal), int(self._env.utc())
+        return await self._own(
+            self._index.write(lambda c: keeping.put_withdrawal(c, signed, now), pages=ROW_PAGES)
+        )
+
+    async def extensions(self, owner: bytes, archive: int) -> list[bytes]:
+        """The signed extensions of a scope."""
+        return await self._index.read(lambda c: keeping.extensions(c, owner, archive))
+
+    async def withdrawal(self, owner: bytes, archive: int) -> Tombstone | None:
+        """The withdrawal that counts in a scope, a cancelled one too."""
+        return await self._index.read(lambda c: keeping.withdrawal(c, owner, archive))
+
+    async def tombstone(self, segment_id: bytes) -> Tombstone | None:
+        """Why a segment is not to be held here again: its archive was withdrawn and it was dropped."""
+        return await self._index.read(lambda c: keeping.tombstone(c, segment_id))
 
     # statements about it
 
@@ -285,20 +361,30 @@ class ShardStore:
                 self._trees.put(row.segment_id, tree, weight=len(tree))
         return tree
 
-    async def _release(self, segment_id: bytes) -> None:
+    async def _release(
+        self, segment_id: bytes, note: Callable[[sqlite3.Connection], None] | None = None
+    ) -> None:
         if segment_id in self._intake.busy:
             raise RefusedError("the segment is being committed or released at this moment")
         self._intake.busy.add(segment_id)
         try:
             row = await self._row(segment_id)
             if row is not None:
-                await self._forget(row)
+                await self._forget(row, note)
         finally:
             self._intake.busy.discard(segment_id)
 
-    async def _forget(self, row: Segment) -> None:
-        pages = 2 * ROW_PAGES + min(ROSTER_MAX, 100) + row.blob_bytes // self._config.page_bytes
-        await self._index.write(lambda c: segments.remove(c, row.segment_id), pages=pages)
+    async def _forget(
+        self, row: Segment, note: Callable[[sqlite3.Connection], None] | None = None
+    ) -> None:
+        pages = 3 * ROW_PAGES + min(ROSTER_MAX, 100) + row.blob_bytes // self._config.page_bytes
+
+        def work(connection: sqlite3.Connection) -> None:
+            segments.remove(connection, row.segment_id)
+            if note is not None:
+                note(connection)
+
+        await self._index.write(work, pages=pages)
         self._forgotten += 1
         self._rows.drop(row.segment_id)
         self._trees.drop(row.segment_id)
@@ -331,10 +417,13 @@ class ShardStore:
         return forgotten
 
     async def _put_lease(self, lease: bytes, paths: Sequence[LeasePath]) -> None:
+        now = int(self._env.utc())
+        record = Lease.decode(lease[64:])
         for at in range(0, len(paths), PATHS_BATCH):
             batch = paths[at : at + PATHS_BATCH]
 
             def work(connection: sqlite3.Connection, batch: Sequence[LeasePath] = batch) -> None:
+                keeping.note_replaced(connection, record, now)
                 leases.put(connection, lease, batch)
 
             await self._index.write(work, pages=ROW_PAGES + 4 * len(batch))
@@ -342,6 +431,8 @@ class ShardStore:
     async def _sweep(self, now: float) -> int:
         swept = await self._intake.sweep(now)
         await self._index.write(rosters.prune, pages=2 * ROW_PAGES)
+        before = int(self._env.utc()) - TOMBSTONE_S
+        await self._index.write(lambda c: keeping.prune(c, before), pages=8 * ROW_PAGES)
         for _ in range(VACUUM_ROUNDS):
             if not await self._index.write(_vacuum, pages=3 * VACUUM_PAGES):
                 break
@@ -353,7 +444,7 @@ def _open(disk: Disk, config: StoreConfig, ledger: Ledger) -> tuple[sqlite3.Conn
     try:
         connection = disk.open_index(schema.INDEX_NAME)
         try:
-            schema.prepare(connection, config.page_bytes)
+            schema.prepare(connection, config.page_bytes, keeping.SCHEMA)
             fold_log(connection)
             found, ledger.files = recovery.reconcile(disk, connection)
             ledger.shards, ledger.holders, ledger.blob_bytes = segments.totals(connection)
@@ -365,6 +456,14 @@ def _open(disk: Disk, config: StoreConfig, ledger: Ledger) -> tuple[sqlite3.Conn
     except sqlite3.Error as error:
         raise storage_error(error) from error
     return connection, found
+
+
+def _bare(row: Segment) -> tuple[int, Kept]:
+    """What a row says by itself; the date of the commit stands in for the end of a provisional lease."""
+    facts = row.descriptor
+    return row.id, Kept(
+        row.segment_id, row.index, row.size, facts.owner_key, facts.placement_key, row.committed, ()
+    )
 
 
 def _vacuum(connection: sqlite3.Connection) -> bool:
