@@ -55,7 +55,7 @@ test: $(VENV)/.stamp-test
 	$(PYTEST) -m "not nightly" $(PYTEST_ARGS)
 
 nightly: $(VENV)/.stamp-test
-	HYPOTHESIS_PROFILE=explore $(PYTEST) --timeout 3000 $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=explore $(PYTEST) --timeout 3000 -o faulthandler_timeout=3000 $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-dev
 	$(BIN)/ruff check .
