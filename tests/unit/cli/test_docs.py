@@ -105,3 +105,13 @@ def test_files_named_in_the_architecture_page_exist(checkout: Path) -> None:
         candidates = [package / name, folder / name]
         assert any(path.exists() for path in candidates), name
         folder = next(path for path in candidates if path.exists()).parent
+
+
+def test_pages_that_code_and_pages_name_exist(checkout: Path) -> None:
+    sources = [*(checkout / "potsherd").rglob("*.py"), *checkout.glob("*.md")]
+    named = {
+        (str(path.relative_to(checkout)), page)
+        for path in sources
+        for page in re.findall(r"\bdocs/[\w/-]+\.md\b", path.read_text())
+    }
+    assert {(path, page) for path, page in named if not (checkout / page).exists()} == set()
