@@ -108,14 +108,14 @@ async def _stat(command: Command, found: Resolved, flag: str | None) -> StatRepo
 
 def _stat_text(report: StatReport) -> str:
     from potsherd.cli.output import printable
-    from potsherd.cli.units import format_date, format_size
+    from potsherd.cli.units import format_count, format_date, format_size
 
     info, totals = report.info, report.info.totals
     return "\n".join(
         (
             f"title     {printable(info.title)}",
             f"created   {format_date(info.created)}",
-            f"content   {totals.files} files, {totals.folders} folders, "
+            f"content   {format_count(totals.files, 'file')}, {format_count(totals.folders, 'folder')}, "
             f"{format_size(totals.content_bytes)}; encrypted {format_size(report.stream_bytes)}",
             *_health_lines(report.health),
         )
@@ -124,13 +124,15 @@ def _stat_text(report: StatReport) -> str:
 
 def _health_lines(health: Health) -> list[str]:
     """In words: what was proven, how, and how much more may go."""
+    from potsherd.cli.units import format_count
+
     weakest = health.weakest
     how = "every cell" if health.deep else "one random cell each"
     lines = [
         f"code      {weakest.k}-of-{weakest.n}; repair starts below {weakest.r}",
         f"proven    {weakest.live} of {weakest.n} pieces just now ({how})"
         + (f", in the weakest of {len(health.segments)} segments" if health.segments[1:] else ""),
-        f"survives  {max(0, weakest.survives)} more nodes gone",
+        f"survives  {format_count(max(0, weakest.survives), 'more node')} gone",
     ]
     troubled = [(g, s) for g in health.segments for s in g.shards if not s.live]
     lines += [
@@ -243,7 +245,7 @@ def get(
     as_json: JsonFlag = False,
 ) -> None:
     """Read a dataset back. Goes on where an earlier try stopped; never overwrites silently."""
-    from potsherd.cli.units import format_size
+    from potsherd.cli.units import format_count, format_size
 
     command = begin(as_json, network=network)
     found = resolved(command, name)
@@ -252,7 +254,7 @@ def get(
     kept = f", {result.kept} were there already" if result.kept else ""
     command.output.show(
         "get",
-        f"{result.files} files, {format_size(result.content_bytes)} in {destination}{kept}",
+        f"{format_count(result.files, 'file')}, {format_size(result.content_bytes)} in {destination}{kept}",
         destination=destination,
         files=result.files,
         kept=result.kept,

@@ -89,14 +89,15 @@ def _fields(report: PutReport) -> dict[str, Any]:
 
 
 def _plan_text(report: PutReport) -> str:
-    from potsherd.cli.units import format_duration, format_size
+    from potsherd.cli.units import format_count, format_duration, format_size
 
     expansion = report.stored_bytes / max(1, report.content_bytes)
+    took = f"about {format_duration(report.seconds)}" if report.seconds >= 1 else "under a second"
     return (
-        f"{report.files} files, {format_size(report.content_bytes)}; {report.k}-of-{report.n} on "
+        f"{format_count(report.files, 'file')}, {format_size(report.content_bytes)}; {report.k}-of-{report.n} on "
         f"{report.n} of {report.donors} nodes\n"
         f"to send: at most {format_size(report.stored_bytes)} ({expansion:.2f} x), "
-        f"about {format_duration(report.seconds)}\n"
+        f"{took}\n"
         f"survives: any {report.survives} of the {report.n} nodes gone"
     )
 

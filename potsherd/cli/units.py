@@ -18,6 +18,7 @@ from potsherd.ports import Address
 __all__ = [
     "format_address",
     "format_age",
+    "format_count",
     "format_date",
     "format_duration",
     "format_size",
@@ -151,6 +152,11 @@ def format_duration(seconds: float) -> str:
         elif parts:
             break
     return " ".join(parts[:2])
+
+
+def format_count(count: int, noun: str) -> str:
+    """`1 file`, `20,000 files`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def format_age(then: float, now: float) -> str:

@@ -84,7 +84,7 @@ def place(
     if not 1 <= k <= r <= n:
         raise UsageError(f"a placement of {k} of {n}, repaired below {r}")
     order = _draw(_distinct(candidates, frozenset(exclude)), rng)
-    limit = n - r
+    limit = max(1, n - r)  # with r = n a domain of one piece is the best there is
     chosen = _choose(order, n, limit)
     holders = sorted(chosen, key=lambda c: -c.availability)
     return Placement(tuple(holders), n - len(holders), tuple(_report(holders, limit)))
