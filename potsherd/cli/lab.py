@@ -107,15 +107,7 @@ def start(
 ) -> None:
     """Start nodes again, with the disks they had."""
     command = begin(as_json)
-    lab = _lab(command)
-    _changed(command, "started", run(_start(lab, indices or [])))
-
-
-async def _start(lab: Lab, indices: list[int]) -> list[int]:
-    started = lab.start(indices)
-    async for _ in lab.wait_joined(started):
-        pass
-    return started
+    _changed(command, "started", run(_lab(command).start(indices or [])))
 
 
 def _changed(command: Command, what: str, indices: list[int]) -> None:

@@ -10,6 +10,7 @@ before a reboot never makes us kill a stranger.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
@@ -17,8 +18,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from potsherd.errors import (
     UsageError,
 )
 from potsherd.node.session import Session
-from potsherd.ports import Address, Env
+from potsherd.ports import Address, Env, Rng
 from potsherd.service.local import call, clear, running
 from potsherd.service.nodehome import NodeHome
 from potsherd.service.processes import Process
@@ -45,12 +46,14 @@ __all__ = ["NETWORK_NAME", "NODES_MAX", "Lab", "LabNode"]
 NETWORK_NAME = "lab"
 NODES_MAX = 200
 """Nodes of a lab: each is a Python process of some 60 MB."""
-START_TIMEOUT_S = 90.0
-"""Seconds until all nodes must have joined."""
+START_TIMEOUT_S = 60.0
+START_TIMEOUT_PER_NODE_S = 3.0
+"""Seconds until all nodes must have joined: a Python process takes half a CPU second to start."""
 POLL_S = 0.2
 STOP_TIMEOUT_S = 10.0
 """Seconds for an orderly stop before SIGKILL."""
 HOST = "127.0.0.1"
+PORTS = range(20_000, 32_768)
 _NOBODY = Process(0, "")
 
 
@@ -109,29 +112,41 @@ class Lab:
         """
         if not 1 <= count <= NODES_MAX:
             raise UsageError(f"a lab has 1 to {NODES_MAX} nodes")
-        if self.exists():
-            raise RefusedError(
-                "a lab is here already",
-                remedy="Take it down first: potsherd lab down (its data goes)",
-            )
-        try:
-            network = self._make(env, count, quota)
-            # The first has nobody to ask and joins at once; the others join by it.
-            self.start([1])
-            async for _ in self.wait_joined([1]):
-                pass
-            self.start()
-            async for joined in self.wait_joined():
-                yield joined
-            await self._wait_seen(env, network, count)
-        except BaseException:
-            await self.down()
-            raise
+        with self._locked():
+            if self.exists():
+                raise RefusedError(
+                    "a lab is here already",
+                    remedy="Take it down first: potsherd lab down (its data goes)",
+                )
+            try:
+                network = self._make(env, count, quota)
+                # The first has nobody to ask and joins at once; the others join by it.
+                self._start([1])
+                async for _ in self._wait_joined([1]):
+                    pass
+                self._start([])
+                async for joined in self._wait_joined([]):
+                    yield joined
+                await self._wait_seen(env, network, count)
+            except BaseException:
+                await self._down()
+                raise
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One command at a time changes the lab. Raises RefusedError while another does."""
+        private_folder(self._home.base)
+        with (self._home.base / "lab.lock").open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RefusedError("another command is changing the lab now") from None
+            yield
 
     def _make(self, env: Env, count: int, quota: int) -> Network:
         """Homes with keys, network and credentials; no process yet."""
         private_folder(self.folder)
-        ports = _free_ports(count)
+        ports = _free_ports(env.rng, count)
         homes = [NodeHome(self._node_folder(index) / "node") for index in range(1, count + 1)]
         keys = [home.make_key(env.rng).verify_key for home in homes]
         addresses = [Address(HOST, port) for port in ports]
@@ -170,8 +185,15 @@ class Lab:
         state = {"version": 1, "nodes": [asdict(node) for node in nodes]}
         write_private(self.folder / "lab.json", json.dumps(state, indent=1).encode())
 
-    def start(self, indices: Sequence[int] = ()) -> list[int]:
-        """Start these nodes, or all that do not run; which ones were started."""
+    async def start(self, indices: Sequence[int] = ()) -> list[int]:
+        """Start these nodes, or all that do not run, and wait until they have joined; which ones."""
+        with self._locked():
+            started = self._start(indices)
+            async for _ in self._wait_joined(started):
+                pass
+        return started
+
+    def _start(self, indices: Sequence[int]) -> list[int]:
         started = []
         nodes = {node.index: node for node in self.nodes()}
         for index in self._known(indices, nodes):
@@ -207,11 +229,12 @@ class Lab:
         self._children.append(child)
         return Process.of(child.pid)
 
-    async def wait_joined(self, indices: Sequence[int] = ()) -> AsyncIterator[int]:
+    async def _wait_joined(self, indices: Sequence[int]) -> AsyncIterator[int]:
         """Yields how many of these nodes, or of all, have joined, when that changes, until all have."""
         last, wanted = -1, list(indices) or [node.index for node in self.nodes()]
+        timeout_s = START_TIMEOUT_S + START_TIMEOUT_PER_NODE_S * len(wanted)
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 while last < len(wanted):
                     nodes = [node for node in self.nodes() if node.index in wanted]
                     self._check_alive(nodes)
@@ -223,21 +246,24 @@ class Lab:
                         await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise PeerError(
-                f"only {last} nodes joined within {START_TIMEOUT_S:.0f} s",
+                f"only {last} nodes joined within {timeout_s:.0f} s",
                 remedy=f"See what they say: {self.folder}/node*/log",
             ) from None
 
     async def _wait_seen(self, env: Env, network: Network, count: int) -> None:
         """Until a client sees every node: their presences have been published."""
         access = network.client(env)
-        async with (
-            asyncio.timeout(START_TIMEOUT_S),
-            await Session.open(
-                env, access.config, access.chain, access.identity, bootstrap=access.bootstrap
-            ) as session,
-        ):
-            while await session.network_size() < count:  # noqa: ASYNC110 (nobody signals it)
-                await asyncio.sleep(POLL_S)
+        session = await Session.open(
+            env, access.config, access.chain, access.identity, bootstrap=access.bootstrap
+        )
+        size = 0
+        try:
+            async with session, asyncio.timeout(START_TIMEOUT_S):
+                while size < count:
+                    size = await session.network_size()
+                    await asyncio.sleep(POLL_S if size < count else 0)
+        except TimeoutError:
+            raise PeerError(f"only {size} of {count} nodes can be seen") from None
 
     def _check_alive(self, nodes: Sequence[LabNode]) -> None:
         for child in self._children:
@@ -263,32 +289,36 @@ class Lab:
     def kill(self, indices: Sequence[int]) -> list[int]:
         """SIGKILL, like a power cut for the process; which ones were alive."""
         nodes = {node.index: node for node in self.nodes()}
-        hit = [index for index in self._known(indices, nodes) if nodes[index].process.kill()]
-        for child in self._children:
-            child.poll()
-        return hit
+        return [index for index in self._known(indices, nodes) if nodes[index].process.kill()]
 
     async def down(self) -> int:
         """Stop every node and remove the lab with its data and its network; how many were running."""
-        processes = self._processes()
-        alive = [process for process in processes if process.kill(signal.SIGTERM)]
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
-                while any(process.alive() for process in alive):
-                    for child in self._children:
-                        child.poll()
-                    await asyncio.sleep(POLL_S / 4)
-        except TimeoutError:
+        with self._locked():
+            return await self._down()
+
+    async def _down(self) -> int:
+        alive = [process for process in self._processes() if process.kill(signal.SIGTERM)]
+        if not await self._wait_ended(alive):
             for process in alive:
                 process.kill()
-        for child in self._children:
-            child.wait()
+            await self._wait_ended(alive)
         for home in self.folder.glob("node*/node"):
             clear(home)
         shutil.rmtree(self.folder, ignore_errors=True)
         if (self._home.networks.folder / NETWORK_NAME / _MARK).exists():
             self._home.networks.remove(NETWORK_NAME)
         return len(alive)
+
+    async def _wait_ended(self, processes: Sequence[Process]) -> bool:
+        """Whether all have ended within STOP_TIMEOUT_S."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                while any(process.alive() for process in processes):
+                    for child in self._children:
+                        child.poll()  # else it stays as a zombie
+                    await asyncio.sleep(POLL_S / 4)
+                return True
+        return False
 
     def _processes(self) -> list[Process]:
         """From the state file, and from what the nodes wrote themselves if that file is damaged."""
@@ -311,18 +341,21 @@ def _write_settings(folder: Path, port: int, quota: int, *, site: str) -> None:
     write_private(folder / "config.toml", text.encode())
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free for UDP and TCP; all are held until the last is found, so they differ."""
+def _free_ports(rng: Rng, count: int) -> list[int]:
+    """Ports that are free for UDP and TCP, below those that systems give to outgoing connections.
+
+    So nobody takes the port of a node that is dead until it is started again.
+    """
     ports: list[int] = []
-    with ExitStack() as held:
-        while len(ports) < count:
-            tcp = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            udp = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            tcp.bind((HOST, 0))
-            port = tcp.getsockname()[1]
-            try:
-                udp.bind((HOST, port))
-            except OSError:
-                continue  # somebody has it for UDP
+    for port in rng.sample(PORTS, len(PORTS)):
+        if len(ports) == count:
+            return ports
+        with (
+            suppress(OSError),
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        ):
+            tcp.bind((HOST, port))
+            udp.bind((HOST, port))
             ports.append(port)
-    return ports
+    raise RefusedError(f"fewer than {count} ports are free from {PORTS.start} to {PORTS.stop - 1}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import signal
 import time
@@ -58,6 +59,16 @@ def test_up_kill_start_down(cli: Cli) -> None:
     assert not any(process.alive() for process in last)
     assert not (cli.home / "lab").exists()
     assert cli("network", "list").out == ""
+
+
+def test_one_command_at_a_time_changes_the_lab(cli: Cli) -> None:
+    """Else a second `up` that fails would take down what the first has started."""
+    cli.home.mkdir()
+    with (cli.home / "lab.lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as a command holds it
+        for verb in ("up", "down", "start"):
+            assert "another command" in cli("lab", verb, code=7).err
+    cli("lab", "start", code=4)
 
 
 def test_an_up_that_was_killed_is_cleared_by_down(cli: Cli) -> None:
