@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,12 +35,15 @@ def test_what_is_no_error_of_ours_fails() -> None:
     assert exit_code_of(KeyboardInterrupt()) == 130
 
 
-def test_wrong_usage_is_exit_2_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_exit_2_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("POTSHERD_HOME", str(tmp_path / "home"))
     for arguments in (("frobnicate",), ("config", "show", "--frob"), ("network", "create")):
         code, out, err = run(capsys, *arguments)
         assert (code, out) == (2, "")
         assert "potsherd" in err
-    assert not os.path.exists(os.environ["POTSHERD_HOME"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_is_a_message_and_a_remedy(capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,7 +117,11 @@ def test_a_damaged_recovery_file_changes_nothing(
 ) -> None:
     call("init", "--recovery", tmp_path / "file")
     text = (tmp_path / "file").read_bytes()
-    damaged = {"cut": text[:-30], "typo": text.replace(b"2", b"3", 1), "binary": b"\xff" + text}
+    damaged = {
+        "cut": text[:-30],
+        "typo": text[:-9] + bytes([text[-9] ^ 1]) + text[-8:],
+        "binary": b"\xff" + text,
+    }
     (tmp_path / "file").write_bytes(damaged.get(damage, damage.encode()))
     monkeypatch.setenv("POTSHERD_HOME", str(tmp_path / "other"))
     call("init", "--recover", tmp_path / "file", code=1)
