@@ -14,7 +14,7 @@ from collections.abc import Callable
 from potsherd.datasets.peer_cache import PeerCache
 from potsherd.node.node import Node
 from potsherd.node.settings import NodeSettings
-from potsherd.ports import Env
+from potsherd.ports import Address, Env
 from potsherd.service.jsonable import jsonable
 from potsherd.service.local import LocalServer
 from potsherd.service.nodehome import NodeHome
@@ -55,7 +55,7 @@ async def _serve(
 ) -> None:
     methods = {
         "status": lambda: jsonable(node.status()),
-        "peers": lambda: {"peers": [[k.hex(), a.host, a.port] for k, a in node.dht.peer_cache()]},
+        "peers": lambda: {"peers": [[k.hex(), a.host, a.port] for k, a in _peers(node)]},
     }
     where = node.listening
     async with LocalServer(
@@ -75,6 +75,16 @@ async def _serve(
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             cache.save(node.dht.peer_cache())
+
+
+def _peers(node: Node) -> list[tuple[bytes, Address]]:
+    """Whom to ask first in this network: this node itself, and those it knows.
+
+    Its own address is the one that others are told: a loopback address among public ones would make a client
+    stay on loopback.
+    """
+    own = [(node.identity.key, node.address)] if node.address is not None else []
+    return [*own, *node.dht.peer_cache()]
 
 
 async def _keep_cache(node: Node, cache: PeerCache) -> None:

@@ -48,6 +48,23 @@ def test_a_second_node_joins_and_the_invitation_is_used_up(maker: Cli, tmp_path:
         assert maker("network", "members", "--json").objects[-1]["serial"] == 1
 
 
+def test_a_data_verb_borrows_the_peers_of_a_running_node(maker: Cli, tmp_path: Path) -> None:
+    """The network's only bootstrap node is gone: who has no node of its own finds nobody any more."""
+    text = maker("network", "invite").out
+    second, client = guest(tmp_path, "second"), guest(tmp_path, "client")
+    with maker.node() as first:
+        second("network", "join", "-", stdin=text)
+        client("network", "join", "-", "--client", stdin=text)
+        with second.node():
+            first.kill()
+            first.wait()
+            assert not (second.home / "person" / "networks" / "mylab" / "peers").exists()
+            addresses = [peer["address"] for peer in second("peers", "--json").objects]
+            listen = second("node", "status", "--json").object["listen"]
+            assert f"{listen['host']}:{listen['port']}" in addresses
+            client("peers", code=1)
+
+
 def test_an_expired_invitation_joins_nobody_and_writes_nothing(maker: Cli, tmp_path: Path) -> None:
     text = maker("network", "invite", "--join-by", "0s").out
     late = guest(tmp_path, "late")
