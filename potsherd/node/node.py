@@ -24,9 +24,10 @@ from potsherd.errors import MembershipError, PeerError, PotsherdError, UsageErro
 from potsherd.node.announcer import Announcer, AnnouncerStatistics
 from potsherd.node.expiry import Expiry, ExpiryStatistics
 from potsherd.node.lease_records import KeepingReply
+from potsherd.node.liveness import PeerCounts, PeerTable
 from potsherd.node.membrane import Gate, NodeMembrane
-from potsherd.node.peers import Heartbeats, PeerCounts, PeerTable
-from potsherd.node.placement import free_class
+from potsherd.node.peers import Heartbeats, PeerBook
+from potsherd.node.placement import Candidate, domains_of, free_class
 from potsherd.node.records import RosterEntry
 from potsherd.node.repair.upkeep import Upkeep, UpkeepStatistics
 from potsherd.node.rosters import Rosters
@@ -44,6 +45,9 @@ PRESENCE_WAIT_S = 10.0
 """Seconds that starting waits for the first presence to be taken."""
 HEARTBEAT_TICKS = 10
 """Steps of the heartbeats in one interval, at least; a step at least every minute."""
+
+SURVEY_DONORS = 64
+"""Presences looked at in one survey."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -98,6 +102,8 @@ class Node:
             interval_s=settings.heartbeat_s,
             away_after_s=settings.away_after_s,
             peers_max=settings.peers_max,
+            loss=settings.loss,
+            freeze=settings.freeze,
         )
         self._membrane = membrane
         self._stack = AsyncExitStack()
@@ -105,6 +111,7 @@ class Node:
         self._listener: Listener
         self._server: Server
         self._announcer: Announcer
+        self._peer_book: PeerBook
         self._expiry: Expiry
         self._rosters: Rosters
         self._upkeep: Upkeep
@@ -158,6 +165,11 @@ class Node:
         stack = self._stack
         self.store = await ShardStore.open(env, settings.quota_bytes, settings.store)
         stack.push_async_callback(self.store.close)
+        self._peer_book = PeerBook(
+            env, self.peers, self.store.care, interval_s=settings.heartbeat_s
+        )
+        await self._peer_book.load()
+        stack.push_async_callback(self._save_peers)
         self._rosters = Rosters(
             env, self.store, self.identity, told=self._told, proven=self.peers.proven
         )
@@ -225,6 +237,8 @@ class Node:
             is_donor=True,
             peers_max=self.settings.sessions_max,
             availability=self.peers.availability,
+            proven=self.peers.has_record,
+            noted=self._note_presence,
         )
 
     def _make_announcer(self) -> Announcer:
@@ -288,6 +302,7 @@ class Node:
             find=lambda key, near: self.session.locate(key, near or None),
             changed=self._announcer.holders_changed,
             met=self._upkeep.met,
+            contacts=lambda: [contact.key for contact in self.dht.contacts()],
             tick_s=min(60.0, settings.heartbeat_s / HEARTBEAT_TICKS),
             timeout_s=settings.heartbeat_timeout_s,
             parallel=settings.heartbeats_parallel,
@@ -300,6 +315,8 @@ class Node:
         self._spawn("heartbeats", self._make_heartbeats().run)
         self._spawn("presence", partial(self._every, settings.presence_period_s, self._publish))
         self._spawn("watch list", partial(self._every, settings.roster_period_s, self._prune_peers))
+        self._spawn("peer book", partial(self._every, settings.peers_save_s, self._save_peers))
+        self._spawn("survey", partial(self._every, settings.survey_period_s, self._survey))
         self._spawn("sweep", partial(self._every, settings.sweep_period_s, self._sweep))
         for name, work in self._upkeep.tasks():
             self._spawn(name, work)
@@ -420,6 +437,22 @@ class Node:
         for key in keys:
             if key != self.identity.key:
                 self.peers.watch(key, now)
+
+    async def _save_peers(self) -> None:
+        try:
+            await self._peer_book.save()
+        except PotsherdError as error:  # a full disk must not keep a node from stopping
+            _LOG.warning("what is known of peers could not be written down: %s", error)
+
+    async def _survey(self) -> None:
+        """Look at the presences around one of our segments."""
+        after = self.env.rng.randbytes(32)
+        found = await self.store.segments(after, 1) or await self.store.segments(b"", 1)
+        for held in found:
+            await self.session.donors(held.descriptor.placement_key, SURVEY_DONORS)
+
+    def _note_presence(self, donor: Candidate) -> None:
+        self.peers.describe(donor.key, donor.address, domains_of(donor))
 
     async def _sweep(self) -> None:
         await self.store.sweep(self.env.monotonic())

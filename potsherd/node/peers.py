@@ -1,164 +1,30 @@
-"""Who shares segments with this node, and whether they are there: one heartbeat per pair of nodes.
+"""Heartbeats: one for each node that shares segments with us, and what is known of it across restarts.
 
-`PeerTable` decides and is pure: it is given `now`. `Heartbeats` asks those that are due. Any other
-traffic counts as a sign of life. Away is what this page says; lost is decided elsewhere and much later.
+`liveness.PeerTable` decides; `Heartbeats` asks those that are due, `PeerBook` writes the table down. Any
+other traffic counts as a sign of life.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from potsherd.errors import PotsherdError
+from potsherd.node.liveness import PeerTable
+from potsherd.node.liveness_state import PeerState, state_of, watched_of
+from potsherd.node.store.care import Care
 from potsherd.ports import Address, Env
 
-__all__ = ["HOURS_PER_WEEK", "Heartbeats", "PeerCounts", "PeerTable"]
+__all__ = ["Heartbeats", "PeerBook"]
 
-HOURS_PER_WEEK = 168
-COUNT_MAX = 255
-"""Signs of life counted per hour of the week; then both counts are halved, so old habits fade."""
+STEP_TICKS_MAX = 3.0
+"""Ticks that may count as observed time between two steps; longer means that the process stood still."""
 
+_LOG = logging.getLogger(__name__)
 
-class PeerCounts(NamedTuple):
-    """How many peers are watched, and how many of them count as away."""
-
-    watched: int
-    away: int
-
-
-@dataclass
-class _Watched:
-    seen: float
-    """When it last gave a sign of life; at first when watching began: nobody starts as away."""
-    asked: float
-    """When a heartbeat was last sent or saved by other traffic."""
-    counted: float
-    """When `up` and `tries` last changed; traffic in between says nothing new about habits."""
-    near: bytes
-    """Placement key of a segment that we share: in its pool the node's presence is found."""
-    address: Address | None = None
-    answered: bool = False
-    """Whether it ever gave a sign of life; what others say of it costs them nothing."""
-    up: bytearray = field(default_factory=lambda: bytearray(HOURS_PER_WEEK))
-    tries: bytearray = field(default_factory=lambda: bytearray(HOURS_PER_WEEK))
-
-
-class PeerTable:
-    """At most `peers_max` nodes. Times: `now` in seconds of the loop's clock, `utc` for hours of the week."""
-
-    def __init__(self, *, interval_s: float, away_after_s: float, peers_max: int) -> None:
-        self._interval_s = interval_s
-        self._away_after_s = away_after_s
-        self._peers_max = peers_max
-        self._peers: dict[bytes, _Watched] = {}
-
-    def watch(
-        self, key: bytes, now: float, *, near: bytes = b"", address: Address | None = None
-    ) -> bool:
-        """Begin to watch a node, or learn more of it; False when the table is full.
-
-        In a full table a newcomer takes the place of one that is away and has never answered.
-        """
-        known = self._peers.get(key)
-        if known is None:
-            if len(self._peers) >= self._peers_max and not self._forget_one(now):
-                return False
-            # due at once: an address given by somebody else is worth nothing before it answered
-            due = now - self._interval_s
-            known = self._peers[key] = _Watched(seen=now, asked=due, counted=due, near=near)
-        known.near = near or known.near
-        known.address = known.address or address
-        return True
-
-    def _forget_one(self, now: float) -> bool:
-        for key, peer in self._peers.items():
-            if not peer.answered and self._is_away(peer, now):
-                del self._peers[key]
-                return True
-        return False
-
-    def keep_only(self, keys: Iterable[bytes]) -> None:
-        """Forget all others."""
-        wanted = set(keys)
-        for key in [key for key in self._peers if key not in wanted]:
-            del self._peers[key]
-
-    def seen(self, key: bytes, now: float, utc: float, address: Address | None = None) -> bool:
-        """A sign of life; True if it is the first one, or the node had counted as away.
-
-        Nodes not watched are ignored.
-        """
-        peer = self._peers.get(key)
-        if peer is None:
-            return False
-        news = self._is_away(peer, now) or not peer.answered
-        peer.seen = peer.asked = now
-        peer.answered = True
-        peer.address = address or peer.address
-        if now - peer.counted >= self._interval_s:
-            _count(peer, now, utc, 1)
-        return news
-
-    def failed(self, key: bytes, now: float, utc: float) -> None:
-        """A heartbeat without an answer; its address is not trusted any more."""
-        peer = self._peers.get(key)
-        if peer is not None:
-            peer.asked, peer.address = now, None
-            _count(peer, now, utc, 0)
-
-    def due(self, now: float, count: int) -> list[bytes]:
-        """Up to `count` nodes without a sign of life for one interval, the longest silent first."""
-        late = [k for k, p in self._peers.items() if p.asked + self._interval_s <= now]
-        return sorted(late, key=lambda key: self._peers[key].asked)[:count]
-
-    def alive(self, key: bytes, now: float) -> bool:
-        """Whether the node is not away; one that is not watched (yet) gets the benefit of the doubt."""
-        peer = self._peers.get(key)
-        return peer is None or not self._is_away(peer, now)
-
-    def away(self, now: float) -> frozenset[bytes]:
-        """All nodes that count as away."""
-        return frozenset(key for key, peer in self._peers.items() if self._is_away(peer, now))
-
-    def proven(self, key: bytes) -> bool:
-        """Whether a node of this key has ever given a sign of life: only members can."""
-        peer = self._peers.get(key)
-        return peer is not None and peer.answered
-
-    def address_of(self, key: bytes) -> Address | None:
-        """Where the node was last met, or is said to be."""
-        peer = self._peers.get(key)
-        return peer.address if peer else None
-
-    def near(self, key: bytes) -> bytes:
-        """Placement key of a segment that we share with the node; empty when unknown."""
-        peer = self._peers.get(key)
-        return peer.near if peer else b""
-
-    def availability(self, key: bytes) -> float:
-        """Share of heartbeats answered, over all hours of the week; 1.0 for a node never asked."""
-        peer = self._peers.get(key)
-        return (sum(peer.up) + 1) / (sum(peer.tries) + 1) if peer else 1.0
-
-    def counts(self, now: float) -> PeerCounts:
-        """For people and tests."""
-        return PeerCounts(len(self._peers), len(self.away(now)))
-
-    def _is_away(self, peer: _Watched, now: float) -> bool:
-        return now - peer.seen >= self._away_after_s
-
-
-def _count(peer: _Watched, now: float, utc: float, up: int) -> None:
-    peer.counted = now
-    hour = int(utc // 3600) % HOURS_PER_WEEK
-    if peer.tries[hour] == COUNT_MAX:
-        peer.tries[hour] //= 2
-        peer.up[hour] //= 2
-    peer.tries[hour] += 1
-    peer.up[hour] += up
-
+DUE_MAX = 512
+"""Heartbeats begun in one step."""
 
 Ping = Callable[[bytes, Address], Awaitable[float]]
 Find = Callable[[bytes, bytes], Awaitable[Address | None]]
@@ -176,41 +42,61 @@ class Heartbeats:
         find: Find,
         changed: Callable[[], None],
         met: Callable[[bytes], None],
+        contacts: Callable[[], Iterable[bytes]],
         tick_s: float,
         timeout_s: float,
         parallel: int,
     ) -> None:
         """`ping(key, address)`; `find(key, near)` gives a node's present address; `changed` is called
-        when nodes have gone away or come back, `met(key)` at the first sign of life and at a return."""
+        when nodes have gone away, are given up or came back, `met(key)` at the first sign of life and at a return.
+        `contacts()`: keys of the nodes that the DHT knows to answer."""
         self._env = env
         self._table = table
         self._ping = ping
         self._find = find
         self._changed = changed
         self._met = met
+        self._contacts = contacts
         self._tick_s = tick_s
         self._timeout_s = timeout_s
-        self._parallel = parallel
-        self._was_away: frozenset[bytes] = frozenset()
+        self._limit = asyncio.Semaphore(parallel)
+        self._asking: set[bytes] = set()
+        self._news = False
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
-            await asyncio.sleep(self._tick_s * self._env.rng.uniform(0.5, 1.5))
-            await self.step()
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await asyncio.sleep(self._tick_s * self._env.rng.uniform(0.5, 1.5))
+                for key in self.advance():
+                    tasks.create_task(self._ask(key))
 
     async def step(self) -> None:
-        """Ask who is due, a few at a time."""
-        due = self._table.due(self._env.monotonic(), self._parallel)
+        """Ask all who are due now, and wait for them."""
         async with asyncio.TaskGroup() as tasks:
-            for key in due:
+            for key in self.advance():
                 tasks.create_task(self._ask(key))
-        away = self._table.away(self._env.monotonic())
-        if away != self._was_away:
-            self._was_away = away
+
+    def advance(self) -> list[bytes]:
+        """Count the time, tell of changes; who is to be asked now."""
+        now, utc = self._env.monotonic(), self._env.utc()
+        self._table.acquaint(self._contacts(), now)
+        longest = STEP_TICKS_MAX * self._tick_s
+        if self._table.advance(now, utc, step_max_s=longest) or self._news:
+            self._news = False
             self._changed()
+        due = [key for key in self._table.due(now, DUE_MAX) if key not in self._asking]
+        self._asking.update(due)
+        return due
 
     async def _ask(self, key: bytes) -> None:
+        try:
+            async with self._limit:
+                await self._ask_once(key)
+        finally:
+            self._asking.discard(key)
+
+    async def _ask_once(self, key: bytes) -> None:
         address = self._table.address_of(key)
         if address is not None and await self._answers(key, address):
             return
@@ -228,6 +114,39 @@ class Heartbeats:
                 await self._ping(key, address)
         except (PotsherdError, TimeoutError):
             return False
-        if self._table.seen(key, self._env.monotonic(), self._env.utc(), address):
+        now = self._env.monotonic()
+        self._news |= not self._table.alive(key, now)
+        if self._table.seen(key, now, self._env.utc(), address):
             self._met(key)
         return True
+
+
+class PeerBook:
+    """Keeps the table's knowledge in the index: read once at the start, then written as it changes."""
+
+    def __init__(self, env: Env, table: PeerTable, care: Care, *, interval_s: float) -> None:
+        self._env = env
+        self._table = table
+        self._care = care
+        self._interval_s = interval_s
+        self._written: dict[bytes, bytes] = {}
+
+    async def load(self) -> None:
+        """Go on with what was known before the restart. Raises StorageError."""
+        now, utc = self._env.monotonic(), self._env.utc()
+        for key, data in await self._care.watched():
+            try:
+                peer = watched_of(PeerState.decode(data), now, utc, self._interval_s)
+            except PotsherdError as error:  # of another version: learned anew
+                _LOG.warning("what was known of a peer is not readable: %s", error)
+                continue
+            self._table.restore(key, peer)
+            self._written[key] = data
+
+    async def save(self) -> None:
+        """Write down what has changed, forget who is not watched any more. Raises StorageError, QuotaError."""
+        states = {key: state_of(peer).encode() for key, peer in self._table.items()}
+        changed = [(key, data) for key, data in states.items() if self._written.get(key) != data]
+        await self._care.keep_watched(changed)
+        await self._care.forget_watched([key for key in self._written if key not in states])
+        self._written = states

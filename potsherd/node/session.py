@@ -109,9 +109,12 @@ class Session:
         is_donor: bool = False,
         peers_max: int = PEERS_MAX,
         availability: Callable[[bytes], float] | None = None,
+        proven: Callable[[bytes], bool] | None = None,
+        noted: Callable[[Candidate], None] | None = None,
     ) -> None:
         """`dht` must have been started; `close` leaves it alone. `scope`: addresses of less reach are not
-        dialled. `availability(node key)`: expected share of time online, for placement."""
+        dialled. `availability(node key)`: expected share of time online, `proven(node key)`: whether it
+        has a proven record, both for placement. `noted` is told of every donor that is met."""
         self.env = env
         self.identity = identity
         self.dht = dht
@@ -121,6 +124,8 @@ class Session:
         self._is_donor = is_donor
         self._peers_max = peers_max
         self._availability = availability or (lambda _: 1.0)
+        self._proven = proven
+        self._noted = noted
         self._owned: tuple[Dht, Datagrams] | None = None
         self._peers: OrderedDict[bytes, Peer] = OrderedDict()
         self._dials: dict[bytes, asyncio.Task[Peer]] = {}
@@ -201,7 +206,11 @@ class Session:
         presences = await self.dht.pool(target, count)
         for presence in presences:
             self._directory.learn(presence.key, presence.dht_id, presence.address)
-        return [self._candidate(p) for p in presences if p.key != self.identity.key]
+        found = [self._candidate(p) for p in presences if p.key != self.identity.key]
+        if self._noted is not None:
+            for candidate in found:
+                self._noted(candidate)
+        return found
 
     def _candidate(self, presence: Presence) -> Candidate:
         return Candidate(
@@ -212,6 +221,7 @@ class Session:
             site=presence.site,
             free_class=presence.free_class,
             availability=self._availability(presence.key),
+            proven=self._proven(presence.key) if self._proven else None,
         )
 
     async def announcements(self, key: bytes, want: int = 8) -> list[Announcement]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from potsherd.dht import DhtConfig
+from potsherd.node.habits import LossPolicy
+from potsherd.node.liveness import FreezePolicy
 from potsherd.node.store import StoreConfig
 from potsherd.ports import Address
 
@@ -64,6 +66,14 @@ class NodeSettings:
     """Heartbeats under way at a time."""
     away_after_s: float = 1800.0
     """Seconds without a sign of life after which a peer counts as away."""
+    loss: LossPolicy = field(default_factory=LossPolicy)
+    """When a silent peer is given up."""
+    freeze: FreezePolicy = field(default_factory=FreezePolicy)
+    """When silence is not believed."""
+    peers_save_s: float = 14_400.0
+    """Seconds between two times that what is known of peers is written down."""
+    survey_period_s: float = 21_600.0
+    """Seconds between two looks at the presences around a segment: addresses and failure domains."""
     peers_max: int = 4096
     """Peers watched; pools are neighbourhoods, so a node shares segments with fewer."""
     roster_period_s: float = 600.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-from potsherd.node.peers import PeerTable
+from potsherd.node.liveness import PeerTable
 from potsherd.node.repair.reconciler import Reconciler, ReconcilerStatistics
 from potsherd.node.rosters import Rosters
 from potsherd.node.session import Session

@@ -21,8 +21,19 @@ from potsherd.errors import (
     UsageError,
 )
 from potsherd.node.records import PAYLOAD_MAX, Head, Lease, LeasePath, Ticket
-from potsherd.node.store import files, heads, keeping, leases, recovery, rosters, schema, segments
+from potsherd.node.store import (
+    care,
+    files,
+    heads,
+    keeping,
+    leases,
+    recovery,
+    rosters,
+    schema,
+    segments,
+)
 from potsherd.node.store.cache import Lru
+from potsherd.node.store.care import Care
 from potsherd.node.store.index import Index, fold_log, storage_error
 from potsherd.node.store.intake import HOLDERS_MAX, ROW_PAGES, Intake
 from potsherd.node.store.keeping import Dropped, Kept, Tombstone
@@ -69,6 +80,8 @@ class ShardStore:
         """Grows with each release: what was read before one is not cached after it."""
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._closed = False
+        self.care = Care(index)
+        """What is remembered of other nodes."""
         self.recovery = Recovery()
         """What `open` found on the disk and set right."""
 
@@ -444,7 +457,7 @@ def _open(disk: Disk, config: StoreConfig, ledger: Ledger) -> tuple[sqlite3.Conn
     try:
         connection = disk.open_index(schema.INDEX_NAME)
         try:
-            schema.prepare(connection, config.page_bytes, keeping.SCHEMA)
+            schema.prepare(connection, config.page_bytes, keeping.SCHEMA, care.SCHEMA)
             fold_log(connection)
             found, ledger.files = recovery.reconcile(disk, connection)
             ledger.shards, ledger.holders, ledger.blob_bytes = segments.totals(connection)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from potsherd.errors import PeerError
-from potsherd.node.peers import HOURS_PER_WEEK, Heartbeats, PeerTable
+from potsherd.node.habits import HOURS_PER_WEEK
+from potsherd.node.liveness import PeerTable
+from potsherd.node.peers import Heartbeats
 from potsherd.ports import Address
 from potsherd.simulations.world import World
 
@@ -21,7 +23,10 @@ def test_a_new_peer_is_asked_at_once_and_nobody_starts_as_away() -> None:
     peers = table()
     peers.watch(A, 1000)
     assert peers.due(1000, 9) == [A]
+    peers.failed(A, 1000 + 600, 0)
+    peers.advance(1000 + 1799, 0, step_max_s=600)
     assert peers.alive(A, 1000 + 1799)
+    peers.advance(1000 + 1800, 0, step_max_s=600)
     assert not peers.alive(A, 1000 + 1800)
     assert peers.alive(B, 10**9), "whoever is not watched gets the benefit of the doubt"
 
@@ -53,6 +58,8 @@ def test_a_failed_heartbeat_is_not_repeated_before_the_interval() -> None:
 def test_coming_back_is_noticed() -> None:
     peers = table()
     peers.watch(A, 0)
+    peers.failed(A, 1700, 0)
+    peers.advance(1800, 0, step_max_s=600)
     assert peers.away(1800) == {A}
     assert peers.seen(A, 2000, 0, THERE) is True
     assert peers.proven(A)
@@ -61,7 +68,8 @@ def test_coming_back_is_noticed() -> None:
     assert not peers.proven(B)
     assert peers.seen(B, 2002, 0) is True, "the first sign of life is news too"
     assert peers.address_of(A) == THERE
-    assert peers.counts(2002) == (2, 0)
+    peers.advance(2002, 0, step_max_s=600)
+    assert peers.counts(2002) == (2, 0, 0, 0, False)
 
 
 def test_the_table_is_bounded_and_can_forget() -> None:
@@ -82,7 +90,10 @@ def test_names_that_never_answered_make_room() -> None:
     peers.watch(A, 0)
     peers.watch(B, 0)
     peers.seen(B, 10, 0)
+    peers.failed(A, 1000, 0)
+    peers.advance(1000, 0, step_max_s=600)
     assert not peers.watch(C, 1000)
+    peers.advance(3000, 0, step_max_s=600)
     assert peers.watch(C, 3000)
     assert not peers.watch(A, 3000)
     assert sorted(peers.due(10_000, 9)) == [B, C]
@@ -102,9 +113,12 @@ def test_availability_counts_once_an_interval_and_fades() -> None:
     for i in range(1000):
         peers.seen(A, i, 0)
     peers.failed(A, 1000, 0)
-    assert 0.6 < peers.availability(A) < 0.8
-    for i in range(3000):
+    assert peers.availability(A) == 1.0, "an absence counts when it is over"
+    peers.seen(A, 1600, 0)
+    assert 0.7 < peers.availability(A) < 0.9
+    for i in range(10_000):
         peers.failed(A, 2000 + i, i % HOURS_PER_WEEK * 3600)
+    peers.seen(A, 20_000, 0)
     assert peers.availability(A) < 0.01
 
 
@@ -137,6 +151,7 @@ def test_heartbeats_ask_find_and_tell() -> None:
             find=find,
             changed=lambda: changes.append(env.monotonic()),
             met=met.append,
+            contacts=list,
             tick_s=60,
             timeout_s=5,
             parallel=4,
@@ -181,6 +196,7 @@ def test_a_hanging_ping_does_not_hold_up_the_others() -> None:
             find=find,
             changed=lambda: None,
             met=lambda _: None,
+            contacts=list,
             tick_s=60,
             timeout_s=5,
             parallel=4,
