@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from potsherd.ports import Env
     from potsherd.service.nodehome import NodeHome
 
-__all__ = ["Command", "JsonFlag", "NetworkName", "begin", "real", "run"]
+__all__ = ["Command", "JsonFlag", "NetworkName", "begin", "now", "real", "run"]
 
 T = TypeVar("T")
 
@@ -77,6 +77,13 @@ def real(folder: Path) -> Env:
     from potsherd.node.real.env import real_env
 
     return real_env(private_folder(folder))
+
+
+def now() -> float:
+    """Seconds since 1970; unlike `real` it makes no folder."""
+    from potsherd.node.real.env import utc
+
+    return utc()
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from potsherd.cli import data, lab, network, node, retrieve, setup, store
+from potsherd.cli import data, keeping, lab, network, node, retrieve, setup, store
 from potsherd.cli.output import Output
 from potsherd.errors import PotsherdError
 
@@ -38,6 +38,8 @@ app = typer.Typer(
 setup.register(app)
 app.command("put")(store.put)
 app.command("list")(store.list_)
+app.command()(keeping.renew)
+app.command()(keeping.withdraw)
 for _verb in (retrieve.ls, retrieve.stat, retrieve.verify, retrieve.get, retrieve.cat):
     app.command()(_verb)
 app.command("peers")(data.peers)

@@ -61,9 +61,11 @@ def init(
     command.output.show(
         "init",
         f"person home  {command.home.folder}\nnode home    {command.node_home.folder}\n"
+        f"person key   {master.identity_sign().verify_key.hex()}\n"
         f"node key     {key.verify_key.hex()}",
         person_home=command.home.folder,
         node_home=command.node_home.folder,
+        person_key=master.identity_sign().verify_key,
         node_key=key.verify_key,
         fresh=fresh,
         recovery_file=written,

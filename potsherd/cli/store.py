@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from potsherd.cli.context import Command, JsonFlag, NetworkName, begin, run
+from potsherd.cli.context import Command, JsonFlag, NetworkName, begin, now, run
 
 if TYPE_CHECKING:
     from potsherd.cli.output import Output
-    from potsherd.datasets.library import Dataset, StoredSegment
+    from potsherd.datasets.library import Dataset, Keeping, StoredSegment
     from potsherd.datasets.operations import PutOptions, PutReport
 
 __all__ = ["list_", "put"]
@@ -39,18 +39,38 @@ def put(
     urn: Annotated[
         bool, typer.Option("--urn", help="Print the key link instead of the name. It is secret.")
     ] = False,
+    keep: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME", help="For how long: 5y, 90d, a day like 2050-12-31, or forever."
+        ),
+    ] = "forever",
+    keeper: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="Person key of somebody who may lengthen it; repeat."),
+    ] = None,
     network: NetworkName = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Store files and folders as a dataset. The same call again goes on after an interruption."""
-    from potsherd.cli.units import parse_code
+    from potsherd.cli.units import parse_code, parse_keep, parse_key
     from potsherd.datasets.operations import PutOptions
 
     command = begin(as_json, network=network, put__k=k, put__n=n)
     code = parse_code(command.config["put.k"], command.config["put.n"]) or (None, None)
     for path in paths:
         _check_exists(path)
-    options = PutOptions(name=name, k=code[0], n=code[1], public=public, dry_run=dry_run)
+    until, keep_s = parse_keep(keep, now())
+    options = PutOptions(
+        name=name,
+        k=code[0],
+        n=code[1],
+        public=public,
+        dry_run=dry_run,
+        until=until,
+        keep_s=keep_s,
+        keepers=tuple(sorted({parse_key(text) for text in keeper or ()})),
+    )
     report = run(_put(command, paths, options))
     if dry_run:
         command.output.show("plan", _plan_text(report), **_fields(report))
@@ -89,7 +109,7 @@ def _fields(report: PutReport) -> dict[str, Any]:
 
 
 def _plan_text(report: PutReport) -> str:
-    from potsherd.cli.units import format_count, format_duration, format_size
+    from potsherd.cli.units import format_count, format_date, format_duration, format_size
 
     expansion = report.stored_bytes / max(1, report.content_bytes)
     took = f"about {format_duration(report.seconds)}" if report.seconds >= 1 else "under a second"
@@ -98,7 +118,8 @@ def _plan_text(report: PutReport) -> str:
         f"{report.n} of {report.donors} nodes\n"
         f"to send: at most {format_size(report.stored_bytes)} ({expansion:.2f} x), "
         f"{took}\n"
-        f"survives: any {report.survives} of the {report.n} nodes gone"
+        f"survives: any {report.survives} of the {report.n} nodes gone\n"
+        f"kept: {'until ' + format_date(report.until) if report.until else 'without end'}"
     )
 
 
@@ -123,7 +144,7 @@ def list_(as_json: JsonFlag = False) -> None:
         return
     with Library(command.home.library_path) as library:
         rows = [_row(dataset, library, as_json) for dataset in library.datasets()]
-    columns = ("name", "size", "files", "code", "placed", "date", "network")
+    columns = ("name", "size", "files", "code", "placed", "date", "keep", "network")
     command.output.table("dataset", columns, rows)
 
 
@@ -139,7 +160,7 @@ def _row(dataset: Dataset, library: Any, as_json: bool) -> dict[str, Any]:
         "stored": bool(dataset.archives),
     }
     if not dataset.archives:
-        text = {"size": "", "files": "", "code": "", "placed": "unfinished"}
+        text = {"size": "", "files": "", "code": "", "placed": "unfinished", "keep": ""}
         return base | (text | {"date": format_date(dataset.created)} if not as_json else {})
     archive = dataset.newest
     segments: list[StoredSegment] = library.segments(dataset.number, archive.archive)
@@ -153,8 +174,21 @@ def _row(dataset: Dataset, library: Any, as_json: bool) -> dict[str, Any]:
         "segments": len(segments),
         "date": archive.date,
     }
+    keeping = library.keeping(dataset.number, archive.archive)
+    facts["keep"] = None if keeping is None else asdict(keeping)
     if not as_json:
+        facts["keep"] = _keep_text(keeping)
         facts["size"] = format_size(archive.content_bytes)
         facts["code"] = f"{archive.k}-of-{archive.n}"
         facts["date"] = format_date(archive.date)
     return base | facts
+
+
+def _keep_text(keeping: Keeping | None) -> str:
+    from potsherd.cli.units import format_date
+
+    if keeping is None:
+        return "?"
+    if keeping.gone:
+        return f"withdrawn, goes {format_date(keeping.gone)[:10]}"
+    return format_date(keeping.until)[:10] if keeping.until else "forever"

@@ -26,6 +26,8 @@ __all__ = [
     "parse_code",
     "parse_date",
     "parse_duration",
+    "parse_keep",
+    "parse_key",
     "parse_range",
     "parse_size",
 ]
@@ -74,6 +76,30 @@ def parse_date(text: str, now: float) -> int:
     except ValueError:
         return int(now) + parse_duration(text)
     return int(day.timestamp()) + 86400
+
+
+def parse_keep(text: str, now: float) -> tuple[int, int]:
+    """`5y`, `2050-12-31` or `forever` → (date until which to keep, or 0; seconds from now, 0 for a day).
+
+    Raises UsageError, also for what lies in the past.
+    """
+    if text.strip().lower() == "forever":
+        return 0, 0
+    until = parse_date(text, now)
+    if until <= now:
+        raise UsageError(f"{text!r} is over already")
+    return until, 0 if "-" in text else until - int(now)
+
+
+def parse_key(text: str) -> bytes:
+    """64 hex digits → a key. Raises UsageError."""
+    try:
+        key = bytes.fromhex(text.strip())
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise UsageError(f"{text!r} is no key", remedy="A key has 64 hex digits.")
+    return key
 
 
 def parse_address(text: str, *, port: int | None = None) -> Address:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from potsherd.crypto.boxes import secret_seal
 from potsherd.crypto.eris import ReadCapability
@@ -22,11 +23,14 @@ from potsherd.node.records import LEASE_GRACE_S, SEGMENTS_PER_MESSAGE_MAX, Head,
 from potsherd.node.session import Session
 from potsherd.ports import Address
 
-__all__ = ["ArchiveHolders", "Finisher", "sign_head"]
+__all__ = ["ArchiveHolders", "Finisher", "Tell", "sign_head", "tell"]
 
 ANNOUNCERS = 8
 """Holders of a segment that announce it: the first eight (design.md section 6)."""
 CALLS_AT_ONCE = 32
+
+Tell: TypeAlias = Callable[[Peer, Sequence[int]], Awaitable[None]]
+"""(node, numbers of the archive's segments that it keeps) → told. Raises PotsherdError."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,19 @@ class Finisher:
         self._archive = archive
 
     async def lease(
-        self, *, number: int, total_bytes: int, until: int = 0, sequence: int = 1
-    ) -> Lease:
-        """Sign the lease and give it to the holders. Raises RefusedError below w holders of a segment."""
+        self,
+        *,
+        number: int,
+        total_bytes: int,
+        until: int = 0,
+        sequence: int = 1,
+        keepers: Sequence[bytes] = (),
+        least: int | None = None,
+    ) -> tuple[Lease, int]:
+        """Sign the lease and give it to the holders; with it, how many took it in the segment with fewest.
+
+        Raises RefusedError when a segment has fewer than `least` holders (w unless given) that take it.
+        """
         ids = self._archive.segment_ids
         leaves = b"".join(ids)
         lease = Lease(
@@ -94,7 +108,7 @@ class Finisher:
             segments=len(ids),
             total_bytes=total_bytes,
             until=until,
-            keepers=(),
+            keepers=tuple(sorted(set(keepers))),
             withdraw_key=self._keys.withdraw.verify_key,
             grace_s=LEASE_GRACE_S,
             repair_below=0,
@@ -105,8 +119,19 @@ class Finisher:
         async def give(peer: Peer, numbers: Sequence[int]) -> None:
             await peer.put_lease(signed, [paths[number] for number in numbers])
 
-        await self._tell(self._archive.by_node(), give, "took the lease")
-        return lease
+        told = await self._tell(self._archive.by_node(), give, "took the lease", least=least)
+        return lease, told
+
+    async def _tell(
+        self,
+        nodes: Mapping[bytes, tuple[Address | None, list[int]]],
+        call: Tell,
+        done: str,
+        *,
+        least: int | None = None,
+    ) -> int:
+        needed = self._archive.w if least is None else least
+        return await tell(self._session, nodes, call, done, least=needed)
 
     async def head(self, signed: bytes) -> None:
         """Give a signed head to the holders of the entry segment, the last one.
@@ -137,41 +162,45 @@ class Finisher:
 
         await self._tell(self._archive.by_node(ANNOUNCERS), announce, "announced it", least=1)
 
-    async def _tell(
-        self,
-        nodes: Mapping[bytes, tuple[Address | None, list[int]]],
-        tell: Callable[[Peer, Sequence[int]], Awaitable[None]],
-        done: str,
-        *,
-        least: int | None = None,
-    ) -> None:
-        """Call all nodes in messages of bounded size, and count for each segment who did it."""
-        told: dict[int, int] = {}
-        failures: set[str] = set()
-        gate = asyncio.Semaphore(CALLS_AT_ONCE)
 
-        async def one(key: bytes, address: Address | None, numbers: Sequence[int]) -> None:
-            async with gate:
-                try:
-                    peer = await self._session.peer(key, address)
-                    for part in _parts(numbers):
-                        await tell(peer, part)
-                except PotsherdError as error:
-                    failures.add(str(error))
-                    return
-            for number in numbers:
-                told[number] = told.get(number, 0) + 1
+async def tell(
+    session: Session,
+    nodes: Mapping[bytes, tuple[Address | None, list[int]]],
+    call: Tell,
+    done: str,
+    *,
+    least: int,
+) -> int:
+    """Call all nodes in messages of bounded size; how many did it, of the segment with fewest.
 
-        await asyncio.gather(*(one(k, a, numbers) for k, (a, numbers) in nodes.items()))
-        asked = {number for _, numbers in nodes.values() for number in numbers}
-        needed = self._archive.w if least is None else least
-        worst = min((told.get(number, 0) for number in asked), default=0)
-        if worst < needed:
-            reasons = "; ".join(sorted(failures)[:3])
-            raise RefusedError(
-                f"only {worst} of the {needed} holders that are needed {done}: {reasons}",
-                remedy="run the same put again: it goes on where it stopped",
-            )
+    Raises RefusedError when that is less than `least`; `done` says in words what they did.
+    """
+    told: dict[int, int] = {}
+    failures: set[str] = set()
+    gate = asyncio.Semaphore(CALLS_AT_ONCE)
+
+    async def one(key: bytes, address: Address | None, numbers: Sequence[int]) -> None:
+        async with gate:
+            try:
+                peer = await session.peer(key, address)
+                for part in _parts(numbers):
+                    await call(peer, part)
+            except PotsherdError as error:
+                failures.add(str(error))
+                return
+        for number in numbers:
+            told[number] = told.get(number, 0) + 1
+
+    await asyncio.gather(*(one(k, a, numbers) for k, (a, numbers) in nodes.items()))
+    asked = {number for _, numbers in nodes.values() for number in numbers}
+    worst = min((told.get(number, 0) for number in asked), default=0)
+    if worst < least:
+        reasons = "; ".join(sorted(failures)[:3])
+        raise RefusedError(
+            f"only {worst} of the {least} holders that are needed {done}: {reasons}",
+            remedy="run the same command again: it goes on where it stopped",
+        )
+    return worst
 
 
 def _parts(numbers: Sequence[int]) -> Iterable[Sequence[int]]:

@@ -25,6 +25,7 @@ __all__ = [
     "NAME_BYTES_MAX",
     "Archive",
     "Dataset",
+    "Keeping",
     "Library",
     "Resolved",
     "StoredSegment",
@@ -59,6 +60,11 @@ CREATE TABLE IF NOT EXISTS segments (
     PRIMARY KEY (dataset, archive, position),
     FOREIGN KEY (dataset, archive) REFERENCES archives ON DELETE CASCADE) WITHOUT ROWID;
 """
+_KEEPING = """
+CREATE TABLE IF NOT EXISTS keeping (
+    dataset INTEGER NOT NULL, archive INTEGER NOT NULL, keep_s INTEGER NOT NULL,
+    until INTEGER NOT NULL, gone INTEGER NOT NULL, PRIMARY KEY (dataset, archive)) WITHOUT ROWID;
+"""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,18 @@ class StoredSegment:
     n: int
     stream_length: int
     placed: int
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """For how long an archive is to be kept, as this person asked for last."""
+
+    keep_s: int
+    """Seconds that were asked for; 0 for without end or until a certain day."""
+    until: int
+    """Date; 0: without end."""
+    gone: int
+    """From when holders may drop it, because it was withdrawn; 0: it was not."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +182,7 @@ class Library:
             self._db.executescript(_SCHEMA + f"PRAGMA user_version = {LIBRARY_VERSION};")
         elif version != LIBRARY_VERSION:
             raise StorageError("a library of another version of potsherd")
+        self._db.execute(_KEEPING)
 
     def close(self) -> None:
         """May be called twice."""
@@ -247,6 +266,15 @@ class Library:
         )
         return [StoredSegment(*row) for row in rows]
 
+    def keeping(self, number: int, archive: int) -> Keeping | None:
+        """What was asked for; None where this library does not know (a recovered one)."""
+        rows = self._query(
+            "SELECT keep_s, until, gone FROM keeping WHERE dataset = ? AND archive = ?",
+            number,
+            archive,
+        )
+        return Keeping(*rows[0]) if rows else None
+
     # --- writing -------------------------------------------------------------------------------------
 
     def reserve(
@@ -327,6 +355,14 @@ class Library:
             db.executemany(
                 "UPDATE segments SET placed = ? WHERE dataset = ? AND archive = ? AND position = ?",
                 [(count, number, archive, at) for at, count in enumerate(placed)],
+            )
+
+    def set_keeping(self, number: int, archive: int, keeping: Keeping) -> None:
+        """Record for how long an archive is to be kept."""
+        with self._write() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO keeping VALUES (?, ?, ?, ?, ?)",
+                (number, archive, keeping.keep_s, keeping.until, keeping.gone),
             )
 
     def rename(self, name: str, new: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -17,7 +18,14 @@ from potsherd.datasets import put as local
 from potsherd.datasets.context import Context
 from potsherd.datasets.finish import ArchiveHolders, Finisher, sign_head
 from potsherd.datasets.home import Home
-from potsherd.datasets.library import Archive, Dataset, Library, StoredSegment, name_from
+from potsherd.datasets.library import (
+    Archive,
+    Dataset,
+    Keeping,
+    Library,
+    StoredSegment,
+    name_from,
+)
 from potsherd.datasets.network import CodeChoice, NetworkSink
 from potsherd.datasets.networks import Network
 from potsherd.datasets.scan import Summary
@@ -29,6 +37,11 @@ from potsherd.errors import PeerError, PotsherdError, RefusedError, UsageError
 __all__ = ["PutOptions", "PutReport", "choose_code", "put"]
 
 
+COUNTS_MAX = 3
+"""Times that donors are counted before a put is refused for want of them."""
+COUNT_PAUSE_S = 1.0
+
+
 @dataclass(frozen=True)
 class PutOptions:
     """What the person asked for; None is the default for the network as it is."""
@@ -38,6 +51,12 @@ class PutOptions:
     n: int | None = None
     public: bool = False
     dry_run: bool = False
+    until: int = 0
+    """Date until which it is to be kept; 0: without end."""
+    keep_s: int = 0
+    """Seconds that this is from now, when a duration was asked for: remembered for `renew`."""
+    keepers: tuple[bytes, ...] = ()
+    """Keys of people who may lengthen the keeping."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +89,8 @@ class PutReport:
     """Taken, or with `dry_run` estimated."""
     compromises: tuple[str, ...]
     """Rules of placement that this network could not keep."""
+    until: int
+    """Date until which holders are asked to keep it; 0: without end."""
     passed_over: tuple[str, ...]
     """Sockets, FIFOs and devices, which have no content."""
     dry_run: bool
@@ -125,7 +146,7 @@ async def put(
     where some of it is stored already, the same call goes on there.
     """
     start = context.env.monotonic()
-    donors = await context.session.network_size()
+    donors = await _count_donors(context, options.n or 0)
     code = choose_code(donors, options.k, options.n)
     desk = await context.env.offload(Desk.open, context.home, context.network, paths, options)
     try:
@@ -142,6 +163,17 @@ async def put(
     seconds = context.env.monotonic() - start
     await context.env.offload(context.home.measured, stored.result.bytes_sent, seconds)
     return _report(planned, stored, seconds)
+
+
+async def _count_donors(context: Context, wanted: int) -> int:
+    """Live donors; asked again before there are said to be too few, for a datagram can get lost."""
+    donors = await context.session.network_size()
+    for _ in range(COUNTS_MAX - 1):
+        if donors >= wanted:
+            break
+        await asyncio.sleep(COUNT_PAUSE_S)
+        donors = max(donors, await context.session.network_size())
+    return donors
 
 
 async def _prepare(
@@ -191,6 +223,7 @@ def _planned(
         placed=code.n,
         seconds=plan.stream_bytes / rate,
         compromises=(),
+        until=options.until,
         passed_over=tuple(summary.passed_over_examples),
         dry_run=True,
     )
@@ -239,7 +272,12 @@ class Desk:
             raise UsageError("nothing to put")
         state = blake2b(digest_size=10)
         absolute = [os.fsencode(Path(os.fsdecode(path)).absolute()) for path in paths]
-        facts = (network.config.network_id, options.name, options.k, options.n, options.public)
+        facts: tuple[object, ...] = (network.config.network_id, options.name)
+        facts += (options.k, options.n, options.public)
+        if options.until:
+            # a duration is the same wish whenever it is said; a day is one by itself
+            facts += (options.keep_s or options.until,)
+        facts += options.keepers
         for part in (repr(facts).encode(), repr(options.dry_run).encode(), *absolute):
             state.update(len(part).to_bytes(8, "big") + part)
         folder = private_folder(home.spool_folder / state.hexdigest())
@@ -351,6 +389,8 @@ class _Put:
         record = self._archive(result)
         segments = self._segments(result, holders)
         await self.env.offload(library.add_archive, dataset.number, record, segments)
+        keeping = Keeping(self.options.keep_s, await self._until(), 0)
+        await self.env.offload(library.set_keeping, dataset.number, 0, keeping)
         compromises = {c for s in sink.committed.values() for c in s.compromises}
         return _Stored(dataset, result, holders, tuple(sorted(compromises)))
 
@@ -360,7 +400,13 @@ class _Put:
         """Lease, head, announcements; all the same bytes again when a run goes on."""
         number, signed = await self.env.offload(self._head, keys, result)
         finisher = Finisher(self.session, keys, holders)
-        await finisher.lease(number=0, total_bytes=result.stream_bytes, sequence=number)
+        await finisher.lease(
+            number=0,
+            total_bytes=result.stream_bytes,
+            until=await self._until(),
+            sequence=number,
+            keepers=self.options.keepers,
+        )
         await finisher.head(signed)
         await finisher.announce()
 
@@ -385,6 +431,15 @@ class _Put:
             number += 1
             spool.remember("head", [number, signed, capability])
         return number, signed
+
+    async def _until(self) -> int:
+        """The end of the lease: that of the first run, so that all holders get the same lease."""
+        spool = self.desk.spool
+        known = await self.env.offload(spool.recall, "until")
+        if known is None:
+            known = self.options.until
+            await self.env.offload(spool.remember, "until", known)
+        return int(known)
 
     def _archive(self, result: local.PutResult) -> Archive:
         return Archive(

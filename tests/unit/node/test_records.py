@@ -17,6 +17,7 @@ from potsherd.crypto.signing import open_signed
 from potsherd.erasure.descriptor import Descriptor
 from potsherd.errors import MalformedError
 from potsherd.node import records
+from potsherd.node.lease_records import Extension, Withdrawal
 from potsherd.node.records import (
     Head,
     Lease,
@@ -30,7 +31,8 @@ from potsherd.wire import Record
 
 VECTORS = sorted((Path(__file__).parents[2] / "vectors" / "records").glob("*.json"))
 STATEMENTS: dict[str, type[Record]] = {
-    cls.TYPE: cls for cls in (Ticket, RosterEntry, ProvisionalLease, Lease, Head)
+    cls.TYPE: cls
+    for cls in (Ticket, RosterEntry, ProvisionalLease, Lease, Head, Extension, Withdrawal)
 }
 MESSAGES: list[type[Record]] = [
     cls
