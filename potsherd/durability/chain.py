@@ -6,32 +6,46 @@ n: "batch", all missing shards at once at `repair_rate` (Giroire, Monteiro, Pere
 memory: between the trigger and n it matters whether repair has begun. Which of them is meant changes the
 result by orders of magnitude, as does live < trigger against live <= trigger.
 
-Both results are sums and products of terms that are not negative, so nothing cancels: the mean time by
-elimination of states (Grassmann, Taksar, Heyman, Operations Research 33, 1985), the probability by uniformisation over
-a short step and repeated squaring with the absorbed state carried along. Right to 1e-8 relative and better,
-also where the loss is 1e-25.
+*Shocks* take many at once: a failure domain that holds c of the n shards fails at a rate of its own, and every
+live shard in it is lost. Which of the live ones lie there is taken as drawn at random (hypergeometric), domains
+as independent of each other.
+
+The arithmetic is that of `potsherd.durability.absorbing`: right to 1e-8 relative and better, also where the loss
+is 1e-25.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from potsherd.durability.absorbing import (
+    LOST,
+    Rates,
+    loss_probabilities,
+    lost_within,
+    matrix_of,
+    mean_time,
+    stationary,
+)
 from potsherd.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Chain", "Repair"]
+__all__ = ["Chain", "Family", "Repair", "Shock", "Traffic"]
 
 Repair: TypeAlias = Literal["batch", "parallel", "serial"]
+Shock: TypeAlias = tuple[int, float]
+"""A failure domain of a segment: how many of the n shards it holds, and how often a year it fails."""
+Traffic: TypeAlias = tuple[float, float, float]
+"""Per year in the long run: repair passes, shards made anew, and data moved in sizes of the segment's content."""
 _State: TypeAlias = tuple[int, bool]  # live shards, repair under way
 _KINDS = ("batch", "parallel", "serial")
-_LOST: _State = (-1, False)
-_STEP_EVENTS = 0.5
-"""Expected events within the short step: its Taylor series converges in some twenty terms."""
-_SQUARINGS_MAX = 200
+SHARDS_MAX = 1024
+"""Of a segment; codes end at 255, virtual populations may be larger."""
 
 
 class Chain:
@@ -45,34 +59,98 @@ class Chain:
         loss_rate: float,
         repair_rate: float,
         repair: Repair = "batch",
+        *,
+        shocks: Iterable[Shock] = (),
     ) -> None:
         """Raises UsageError that names the field that makes no sense."""
         if not 1 <= k <= n:
             raise UsageError(f"k = {k}, n = {n}: 1 <= k <= n does not hold")
+        if n > SHARDS_MAX:
+            raise UsageError(f"n = {n}: more than {SHARDS_MAX}")
         if not 0 <= trigger <= n:
             raise UsageError(f"trigger = {trigger}: not from 0 to n")
-        for name, rate in (("loss_rate", loss_rate), ("repair_rate", repair_rate)):
+        self.shocks = tuple(shocks)
+        rates = [("loss_rate", loss_rate), ("repair_rate", repair_rate)]
+        for name, rate in rates + [("rate of a shock", rate) for _, rate in self.shocks]:
             if not (math.isfinite(rate) and rate >= 0):
                 raise UsageError(f"{name} = {rate}: not a finite rate of 0 or more")
+        for count, _ in self.shocks:
+            if not 0 <= count <= n:
+                raise UsageError(f"a shock to {count} of {n} shards: not from 0 to n")
         if repair not in _KINDS:
             raise UsageError(f"repair = {repair!r}: not one of {', '.join(_KINDS)}")
         self.n, self.k, self.trigger = n, k, trigger
         self.loss_rate, self.repair_rate, self.repair = loss_rate, repair_rate, repair
         self._rates = self._transitions()
+        # Fewest live first: those are left fast.
+        self._order = sorted(self._rates)
 
     def __repr__(self) -> str:
         return (
             f"Chain(n={self.n}, k={self.k}, trigger={self.trigger}, loss_rate={self.loss_rate},"
-            f" repair_rate={self.repair_rate}, repair={self.repair!r})"
+            f" repair_rate={self.repair_rate}, repair={self.repair!r}, shocks={self.shocks})"
         )
 
+    def mean_time_to_loss(self) -> float:
+        """Years until the first moment with fewer than k live shards, from n; inf if it never comes."""
+        return mean_time(self._rates, (self.n, False), self._order)
+
+    def loss_probability(self, years: float, live: int | None = None) -> float:
+        """Chance that within `years` there is a moment with fewer than k live shards.
+
+        Begins with `live` shards, n unless given; below the trigger with repair under way.
+        """
+        live = self.n if live is None else live
+        if live < self.k:
+            return 1.0
+        return self.loss_probabilities(years)[min(live, self.n)]
+
+    def loss_probabilities(self, years: float) -> dict[int, float]:
+        """`loss_probability` for each number of live shards from k to n, at the price of one."""
+        if not (math.isfinite(years) and years >= 0):
+            raise UsageError(f"years = {years}: not a finite time of 0 or more")
+        found = loss_probabilities(self._rates, years)
+        return {live: found[live, live < self.trigger] for live in range(self.k, self.n + 1)}
+
+    def loss_rate_per_year(self) -> float:
+        """Losses per year in the long run: 1 / mean time. What a segment of any age risks."""
+        return 1 / self.mean_time_to_loss()
+
+    def traffic(self) -> Traffic:
+        """What repair moves in the long run.
+
+        A batch pass reads k − 1 shards (the repairer has its own) and sends x rebuilt ones; with parallel and
+        serial repair each shard is a pass.
+        """
+        shares = stationary(self._rates, (self.n, False), self._order)
+        passes = shards = moved = 0.0
+        for (live, repairing), share in shares.items():
+            if repairing:
+                batch = self.repair == "batch"
+                missing = self.n - live
+                rate = share * self.repair_rate * (missing if self.repair == "parallel" else 1)
+                made = missing if batch else 1
+                passes += rate
+                shards += rate * made
+                moved += rate * (self.k - 1 + made) / self.k
+        return passes, shards, moved
+
+    def live_shares(self) -> dict[int, float]:
+        """Long-run share of time with each number of live shards; a lost segment begins again with n."""
+        found: dict[int, float] = {}
+        for (live, _), share in stationary(self._rates, (self.n, False), self._order).items():
+            found[live] = found.get(live, 0.0) + share
+        return found
+
+    # --- the table of rates ----------------------------------------------------------------------
+
     def _transitions(self) -> dict[_State, dict[_State, float]]:
-        """Rates from state to state, of the states that can be reached from n live shards."""
+        """Rates from state to state, of the states that can be reached from any number of live shards."""
         rates: dict[_State, dict[_State, float]] = {}
-        waiting = [(self.n, False)]
+        waiting: list[_State] = [(live, live < self.trigger) for live in range(self.k, self.n + 1)]
         while waiting:
             state = waiting.pop()
-            if state in rates or state == _LOST:
+            if state in rates or state == LOST:
                 continue
             rates[state] = {to: rate for to, rate in self._leaving(state).items() if rate > 0}
             waiting += rates[state]
@@ -80,93 +158,70 @@ class Chain:
 
     def _leaving(self, state: _State) -> dict[_State, float]:
         live, repairing = state
-        fewer = live - 1
-        lost = _LOST if fewer < self.k else (fewer, repairing or fewer < self.trigger)
-        leaving = {lost: live * self.loss_rate}
+        leaving: dict[_State, float] = {}
+        for fewer, rate in [(live - 1, live * self.loss_rate), *self._shocked(live)]:
+            to = LOST if fewer < self.k else (fewer, repairing or fewer < self.trigger)
+            leaving[to] = leaving.get(to, 0.0) + rate
         if repairing:
             if self.repair == "batch":
                 up, rate = (self.n, False), self.repair_rate
             else:
                 up = (live + 1, live + 1 < self.n)
                 rate = self.repair_rate * (self.n - live if self.repair == "parallel" else 1)
-            leaving[up] = rate
+            leaving[up] = leaving.get(up, 0.0) + rate
         return leaving
 
-    def mean_time_to_loss(self) -> float:
-        """Years until the first moment with fewer than k live shards, from n; inf if it never comes."""
-        if self.loss_rate == 0:
-            return math.inf
-        rates = {state: dict(to) for state, to in self._rates.items()}
-        reward = dict.fromkeys(rates, 1.0)
-        start = (self.n, False)
-        # Fewest live first: those are left fast, so what they pass on is well scaled.
-        for state in sorted(rates):
-            if state != start:
-                _eliminate(rates, reward, state)
-        (out,) = (rate for to, rate in rates[start].items() if to == _LOST)
-        return reward[start] / out if out else math.inf
+    def _shocked(self, live: int) -> list[tuple[int, float]]:
+        """(live shards left, rate) of every number of live shards that a domain can take along."""
+        found: list[tuple[int, float]] = []
+        for count, rate in self.shocks:
+            ways = math.comb(self.n, live)
+            for hit in range(max(1, count + live - self.n), min(count, live) + 1):
+                chance = math.comb(count, hit) * math.comb(self.n - count, live - hit) / ways
+                found.append((live - hit, rate * chance))
+        return found
 
-    def loss_probability(self, years: float) -> float:
-        """Chance that within `years` there is a moment with fewer than k live shards."""
-        if not (math.isfinite(years) and years >= 0):
-            raise UsageError(f"years = {years}: not a finite time of 0 or more")
-        if years == 0 or self.loss_rate == 0:
-            return 0.0
-        order = [*sorted(self._rates, reverse=True), _LOST]
-        matrix = self._matrix(order)
-        fastest = float(matrix.sum(axis=1).max())
-        squarings = max(0, math.ceil(math.log2(max(years * fastest / _STEP_EVENTS, 1.0))))
-        if squarings > _SQUARINGS_MAX:
-            raise UsageError("rates and years are too far apart")
-        step = _short_step(matrix, fastest, years / 2**squarings)
-        for _ in range(squarings):
-            step = step @ step
-        return min(1.0, float(step[order.index((self.n, False)), -1]))
 
-    def _matrix(self, order: list[_State]) -> NDArray[np.float64]:
-        """Rates as a square matrix without its diagonal."""
+class Family:
+    """Chains of one shape whose rates differ: all their chances of loss in one sweep.
+
+    Rates enter the table linearly, so three tables, one for each kind of rate, make all of them.
+    """
+
+    def __init__(
+        self, n: int, k: int, trigger: int, repair: Repair = "batch", domains: Iterable[int] = ()
+    ) -> None:
+        """`domains`: shards in each failure domain. Raises UsageError as `Chain` does."""
+        self.n, self.k, self.trigger = n, k, trigger
+        domains = tuple(domains)
+        whole = Chain(n, k, trigger, 1.0, 1.0, repair, shocks=[(c, 1.0) for c in domains])
+        self._states = list(whole._rates)
+        parts = (
+            Chain(n, k, trigger, 1.0, 0.0, repair),
+            Chain(n, k, trigger, 0.0, 1.0, repair),
+            Chain(n, k, trigger, 0.0, 0.0, repair, shocks=[(c, 1.0) for c in domains]),
+        )
+        self._parts = [self._matrix(part) for part in parts]
+
+    def _matrix(self, chain: Chain) -> NDArray[np.float64]:
+        table: Rates[_State] = {state: chain._leaving(state) for state in self._states}
+        return matrix_of(table)
+
+    def loss_probabilities(
+        self,
+        loss_rates: NDArray[np.float64],
+        repair_rates: NDArray[np.float64],
+        domain_rates: NDArray[np.float64],
+        years: float,
+    ) -> NDArray[np.float64]:
+        """By chain and number of live shards to begin with, 0 … n; 1 where there are fewer than k."""
         import numpy as np
 
-        place = {state: i for i, state in enumerate(order)}
-        matrix = np.zeros((len(order), len(order)))
-        for state, leaving in self._rates.items():
-            for to, rate in leaving.items():
-                matrix[place[state], place[to]] += rate
-        return matrix
-
-
-def _eliminate(
-    rates: dict[_State, dict[_State, float]], reward: dict[_State, float], state: _State
-) -> None:
-    """Censor the chain on the other states: who came here goes where this state goes, and waits as long."""
-    leaving = rates.pop(state)
-    leaving.pop(state, None)
-    total = math.fsum(leaving.values())
-    for other, onward in rates.items():
-        arriving = onward.pop(state, 0.0)
-        if arriving:
-            for to, rate in leaving.items():
-                if to != other:
-                    onward[to] = onward.get(to, 0.0) + arriving * rate / total
-            reward[other] += arriving * reward[state] / total
-
-
-def _short_step(rates: NDArray[np.float64], fastest: float, years: float) -> NDArray[np.float64]:
-    """exp(Q t) for a short t, as a Poisson mixture of steps of the uniformised chain: no negative term."""
-    import numpy as np
-
-    # Twice the fastest rate keeps the diagonal, the only subtraction, between 1/2 and 1.
-    pace = 2 * fastest
-    jump = rates / pace
-    jump[np.diag_indices_from(jump)] = 1 - jump.sum(axis=1)
-    events = pace * years
-    power = np.eye(len(rates))
-    total = np.zeros_like(power)
-    weight, number = math.exp(-events), 0
-    # As many steps as there are states, so that the farthest one is reached within a short step too.
-    while weight > 0 and number <= len(rates) + 30:
-        total += weight * power
-        number += 1
-        weight *= events / number
-        power = power @ jump
-    return total
+        given = (loss_rates, repair_rates, domain_rates)
+        matrices = sum(
+            rates[:, None, None] * part for rates, part in zip(given, self._parts, strict=True)
+        )
+        found = lost_within(np.asarray(matrices), years)
+        columns = [self._states.index((i, i < self.trigger)) for i in range(self.k, self.n + 1)]
+        lost = np.ones((len(loss_rates), self.k))
+        return np.concatenate([lost, found[:, columns]], axis=1)
