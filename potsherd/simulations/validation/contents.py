@@ -1,0 +1,31 @@
+"""The page as a whole."""
+
+from __future__ import annotations
+
+from potsherd.simulations.validation import closed, codex, pkarr, storj, tahoe
+from potsherd.simulations.validation.page import Table
+
+__all__ = ["exact_tables", "page"]
+
+HEAD = """# Validation: our models beside published tables and each other
+
+Made by `python -m potsherd.simulations.validation > docs/validation.md`; do not edit.
+The same comparisons are tests (`tests/unit/simulations/test_validation.py`), so that a number here cannot drift from
+the code.
+"""
+
+
+def exact_tables() -> list[Table]:
+    """Those that need no sampling: within a few seconds, the same everywhere."""
+    return [
+        *closed.tables(),
+        *storj.tables(),
+        *codex.tables(),
+        *tahoe.tables(),
+        *pkarr.tables(),
+    ]
+
+
+def page() -> str:
+    """docs/validation.md."""
+    return "\n".join([HEAD, *(table.markdown() for table in exact_tables())])
