@@ -113,6 +113,14 @@ class Peer:
         reply = await self._caller.call(Methods.PUSH_OPEN, records.PushOpen(ticket))
         return reply.body
 
+    async def holder_open(self, ticket: bytes, descriptor: bytes, entry: bytes) -> Staged:
+        """Reserve room for a shard that this node, a holder, brings; `entry`: its own signed roster entry.
+
+        Raises QuotaError; RefusedError when the node holds another index or the segment was withdrawn.
+        """
+        body = records.HolderOpen(ticket, descriptor, entry)
+        return (await self._caller.call(Methods.HOLDER_OPEN, body)).body
+
     async def push(self, stage: int, offset: int, *buffers: Buffer) -> None:
         """Append bytes to the stage, which must end at `offset`; more than PAYLOAD_MAX go in several messages."""
         for run in _slices(buffers, PAYLOAD_MAX):
@@ -125,6 +133,8 @@ class Peer:
 
     async def commit(self, stage: int, descriptor: bytes, lease: bytes) -> bytes:
         """Make the stage a shard; the holder's signed RosterEntry, checked to be of that node.
+
+        `lease` is the signed provisional lease, empty for a stage of `holder_open`.
 
         Asked again (also on a new connection, with any stage) for a segment that the node holds
         already, it answers with the same entry: a lost answer costs nothing.

@@ -22,6 +22,7 @@ __all__ = [
     "PROVISIONAL_LEASE_S",
     "SEGMENTS_PER_MESSAGE_MAX",
     "Head",
+    "HolderTicket",
     "Lease",
     "LeasePath",
     "ProvisionalLease",
@@ -62,6 +63,24 @@ class Ticket(Record):
     holder: Annotated[bytes, Bytes(32)]
     """Node key of who is to keep the shard: a ticket seen by one node is worth nothing at another."""
     shard_bytes_max: Annotated[int, Uint(SHARD_BYTES_MAX)]
+    expires: Annotated[int, Uint(DATE_MAX)]
+
+
+@dataclass(frozen=True)
+class HolderTicket(Record):
+    """A holder brings a shard of its segment to one node: one it rebuilt, or its own because it leaves.
+
+    Signed by `signer`. Shown with the descriptor and the signer's own roster entry.
+    """
+
+    TYPE: ClassVar[str] = "holder-ticket"
+    SIZE_MAX: ClassVar[int] = 160
+    segment_id: Annotated[bytes, Bytes(32)]
+    index: Annotated[int, Uint(254)]
+    """Of the shard that is brought."""
+    signer: Annotated[bytes, Bytes(32)]
+    holder: Annotated[bytes, Bytes(32)]
+    """Node key of who is to keep the shard."""
     expires: Annotated[int, Uint(DATE_MAX)]
 
 
@@ -176,6 +195,16 @@ class PushOpen(Record):
 
 
 @dataclass(frozen=True)
+class HolderOpen(Record):
+    """Reserve room for the shard of a signed HolderTicket; `entry`: its signer's own signed RosterEntry."""
+
+    SIZE_MAX: ClassVar[int] = 12 * 1024
+    ticket: Annotated[bytes, Bytes(max=64 + HolderTicket.SIZE_MAX)]
+    descriptor: Annotated[bytes, Bytes(max=10 * 1024)]
+    entry: Annotated[bytes, Bytes(max=64 + RosterEntry.SIZE_MAX)]
+
+
+@dataclass(frozen=True)
 class Staged(Record):
     """A stage's handle, how many bytes it has, and BLAKE2b-256 of them (for resuming)."""
 
@@ -204,7 +233,10 @@ class PushAbort(Record):
 
 @dataclass(frozen=True)
 class Commit(Record):
-    """The stage is shard `index` of this descriptor; answered by a signed RosterEntry once durable."""
+    """The stage is shard `index` of this descriptor; answered by a signed RosterEntry once durable.
+
+    `lease` is the signed ProvisionalLease; empty for a stage that a holder has opened, whose leases follow.
+    """
 
     SIZE_MAX: ClassVar[int] = 12 * 1024
     stage: Annotated[int, Uint(2**32 - 1)]

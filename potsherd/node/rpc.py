@@ -129,6 +129,7 @@ class Methods:
     CONFIRM = Method(17, "confirm", records.Confirm, records.Receipt)
     EXTEND = Method(32, "extend", lease_records.ExtensionPut, records.Done)
     WITHDRAW = Method(33, "withdraw", lease_records.WithdrawalPut, lease_records.WithdrawalTaken)
+    HOLDER_OPEN = Method(35, "holder-open", records.HolderOpen, records.Staged)
     KEEPING = Method(34, "keeping", lease_records.KeepingQuery, lease_records.KeepingReply)
 
 

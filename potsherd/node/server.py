@@ -43,6 +43,7 @@ from potsherd.node.rpc import Answer, Method, Methods, Request, Responder, Work
 from potsherd.node.settings import ServerLimits
 from potsherd.node.statements import (
     open_head,
+    open_holder_ticket,
     open_provisional_lease,
     open_ticket,
 )
@@ -197,6 +198,8 @@ class _Stage:
     """A stage that this connection has opened."""
 
     index: int
+    segment_id: bytes = b""
+    """Known when another holder has opened it; then its leases come after the commit."""
     last: asyncio.Future[None] | None = None
     """Done when the latest request for the stage is; requests of one stage run in order."""
 
@@ -221,6 +224,7 @@ class _Connection:
         self._stages: dict[int, _Stage] = {}
         self._handlers: dict[int, Handler] = {
             Methods.PUSH_OPEN.number: self._push_open,
+            Methods.HOLDER_OPEN.number: self._holder_open,
             Methods.PUSH.number: self._push,
             Methods.PUSH_ABORT.number: self._push_abort,
             Methods.COMMIT.number: self._commit,
@@ -299,6 +303,38 @@ class _Connection:
         self._stages[state.stage] = _Stage(ticket.index)
         return records.Staged(state.stage, state.size, state.digest), ()
 
+    async def _holder_open(self, request: Request) -> Answer:
+        body = records.HolderOpen.decode(request.body)
+        if len(self._stages) >= self._server.limits.stages_per_connection:
+            raise LimitError("too many open stages on one connection")
+        descriptor = Descriptor.decode(body.descriptor)
+        ticket = open_holder_ticket(
+            *(body.ticket, descriptor, body.entry, self._network_id, self._now()),
+            holder=self._server.identity.key,
+            peer=self._member.node_key,
+        )
+        await self._check_welcome(descriptor.segment_id, ticket.index)
+        room = records.Ticket(
+            owner=descriptor.owner_key,
+            placement_key=descriptor.placement_key,
+            index=ticket.index,
+            holder=ticket.holder,
+            shard_bytes_max=descriptor.geometry.shard_size,
+            expires=ticket.expires,
+        )
+        member = charge_of(self._member)
+        state = await self._store.stage(room, ticket.index, member, resume_others=False)
+        self._stages[state.stage] = _Stage(ticket.index, descriptor.segment_id)
+        return records.Staged(state.stage, state.size, state.digest), ()
+
+    async def _check_welcome(self, segment_id: bytes, index: int) -> None:
+        """Refuse a shard that could not be committed before its bytes are sent."""
+        if await self._store.tombstone(segment_id) is not None:
+            raise RefusedError("the segment was withdrawn by its owner and dropped here")
+        held = await self._store.held(segment_id)
+        if held is not None and held.index != index:
+            raise RefusedError("the node holds another shard of this segment")
+
     def _stage(self, number: int) -> _Stage:
         stage = self._stages.get(number)
         if stage is None:
@@ -321,7 +357,8 @@ class _Connection:
     async def _commit(self, request: Request) -> Answer:
         body = records.Commit.decode(request.body)
         descriptor = Descriptor.decode(body.descriptor)
-        open_provisional_lease(body.lease, descriptor, self._network_id, self._now())
+        if body.lease or not self._is_from_holder(body.stage, descriptor.segment_id):
+            open_provisional_lease(body.lease, descriptor, self._network_id, self._now())
         held = await self._store.held(descriptor.segment_id)
         if held is None:
             entry = await self._commit_stage(body, descriptor)
@@ -329,10 +366,13 @@ class _Connection:
             entry = await self._commit_again(body.stage, held)
         return records.Receipt(entry), ()
 
+    def _is_from_holder(self, number: int, segment_id: bytes) -> bool:
+        stage = self._stages.get(number)
+        return stage is not None and stage.segment_id == segment_id
+
     async def _commit_stage(self, body: records.Commit, descriptor: Descriptor) -> bytes:
-        if await self._store.tombstone(descriptor.segment_id) is not None:
-            raise RefusedError("the segment was withdrawn by its owner and dropped here")
         index = self._stage(body.stage).index
+        await self._check_welcome(descriptor.segment_id, index)
         if index >= descriptor.n:
             raise RefusedError("the segment has no shard of that number")
         entry = await self._rosters.sign(descriptor.segment_id, index)

@@ -16,6 +16,7 @@ from potsherd.errors import IntegrityError, RefusedError
 from potsherd.node.records import (
     PROVISIONAL_LEASE_S,
     Head,
+    HolderTicket,
     Lease,
     LeasePath,
     ProvisionalLease,
@@ -25,9 +26,11 @@ from potsherd.node.records import (
 
 __all__ = [
     "CLOCK_SKEW_S",
+    "HOLDER_TICKET_LIFE_MAX_S",
     "TICKET_LIFE_MAX_S",
     "check_lease_path",
     "open_head",
+    "open_holder_ticket",
     "open_lease",
     "open_provisional_lease",
     "open_roster",
@@ -40,6 +43,9 @@ CLOCK_SKEW_S = 600
 TICKET_LIFE_MAX_S = 30 * 86400
 """Seconds ahead that a ticket may expire."""
 
+HOLDER_TICKET_LIFE_MAX_S = 86400
+"""Seconds ahead that a holder's ticket may expire."""
+
 
 def open_ticket(data: bytes, network_id: bytes, now: float, holder: bytes) -> Ticket:
     """A ticket for the node `holder`, signed by its owner, that is valid now."""
@@ -49,6 +55,34 @@ def open_ticket(data: bytes, network_id: bytes, now: float, holder: bytes) -> Ti
     if ticket.expires + CLOCK_SKEW_S < now:
         raise RefusedError("the ticket has expired", remedy="check this machine's clock")
     if ticket.expires > now + TICKET_LIFE_MAX_S + CLOCK_SKEW_S:
+        raise RefusedError("the ticket is valid for longer than tickets may be")
+    return ticket
+
+
+def open_holder_ticket(
+    data: bytes,
+    descriptor: Descriptor,
+    entry: bytes,
+    network_id: bytes,
+    now: float,
+    *,
+    holder: bytes,
+    peer: bytes,
+) -> HolderTicket:
+    """A ticket for the node `holder`, signed by `peer`, who says to hold a shard of the descriptor's segment."""
+    ticket = open_signed(HolderTicket, data, network_id, lambda t: t.signer)
+    if ticket.signer != peer:
+        raise RefusedError("the ticket is by another node than the one that brings it")
+    if ticket.holder != holder:
+        raise RefusedError("the ticket is for another node")
+    if ticket.segment_id != descriptor.segment_id or ticket.index >= descriptor.n:
+        raise RefusedError("the ticket is for another segment, or a shard that it does not have")
+    own = open_roster_entry(entry, network_id, ticket.segment_id)
+    if own.node != ticket.signer or not own.held:
+        raise RefusedError("who brings the shard does not say that it holds one of the segment")
+    if ticket.expires + CLOCK_SKEW_S < now:
+        raise RefusedError("the ticket has expired", remedy="check this machine's clock")
+    if ticket.expires > now + HOLDER_TICKET_LIFE_MAX_S + CLOCK_SKEW_S:
         raise RefusedError("the ticket is valid for longer than tickets may be")
     return ticket
 

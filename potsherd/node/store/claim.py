@@ -21,8 +21,8 @@ class Claim:
     descriptor: Descriptor
     encoding: bytes
     segment_id: bytes
-    lease: tuple[ProvisionalLease, bytes]
-    """The record and its signature."""
+    lease: tuple[ProvisionalLease, bytes] | None
+    """The record and its signature; None when another holder brought the shard."""
     entry: bytes
     leaves: bytes
 
@@ -40,7 +40,7 @@ def check_claim(stage: Stage, encoding: bytes, lease: bytes, entry: bytes) -> Cl
         raise RefusedError(f"a segment of {descriptor.n} has no index {stage.index}")
     if stage.size != descriptor.geometry.shard_size:
         raise RefusedError(f"{stage.size} bytes staged of {descriptor.geometry.shard_size}")
-    provisional = ProvisionalLease.decode(lease[64:])
+    provisional = ProvisionalLease.decode(lease[64:]) if lease else None
     _check_statements(descriptor, stage.index, provisional, entry)
     leaves = stage.hasher.leaves()
     if stage.memory is not None:
@@ -51,16 +51,17 @@ def check_claim(stage: Stage, encoding: bytes, lease: bytes, entry: bytes) -> Cl
         descriptor,
         bytes(encoding),
         descriptor.segment_id,
-        (provisional, bytes(lease[:64])),
+        (provisional, bytes(lease[:64])) if provisional else None,
         bytes(entry),
         leaves,
     )
 
 
 def _check_statements(
-    descriptor: Descriptor, index: int, lease: ProvisionalLease, entry: bytes
+    descriptor: Descriptor, index: int, lease: ProvisionalLease | None, entry: bytes
 ) -> None:
-    if (lease.owner, lease.segment_id) != (descriptor.owner_key, descriptor.segment_id):
+    facts = (descriptor.owner_key, descriptor.segment_id)
+    if lease is not None and (lease.owner, lease.segment_id) != facts:
         raise RefusedError("the provisional lease is of another owner or segment")
     holding = rosters.parse(entry)
     if (holding.segment_id, holding.index, holding.held) != (descriptor.segment_id, index, True):

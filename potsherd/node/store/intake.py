@@ -49,12 +49,16 @@ class Intake:
         self.busy: set[bytes] = set()
         """Segments that are being committed or released."""
 
-    async def stage(self, ticket: Ticket, index: int, member: bytes) -> StageState:
+    async def stage(
+        self, ticket: Ticket, index: int, member: bytes, resume_others: bool
+    ) -> StageState:
         key = (ticket.owner, ticket.placement_key, index)
         while (stage := self._stages.find(key)) is not None:
             async with stage.lock:
                 if not stage.is_open:
                     continue
+                if stage.member != member and not resume_others:
+                    raise RefusedError("somebody else is bringing this shard at the moment")
                 if stage.size_max >= ticket.shard_bytes_max:
                     return await self._resume(stage, member)
                 await self._discard(stage)

@@ -148,7 +148,7 @@ def insert(
     segment: Segment,
     encoding: bytes,
     data: bytes | None,
-    lease: tuple[ProvisionalLease, bytes],
+    lease: tuple[ProvisionalLease, bytes] | None,
     entry: bytes,
 ) -> None:
     """A new held segment with its provisional lease (and its signature) and our own roster entry."""
@@ -174,11 +174,14 @@ def insert(
 
 
 def confirm(
-    connection: sqlite3.Connection, key: int, lease: tuple[ProvisionalLease, bytes], entry: bytes
+    connection: sqlite3.Connection,
+    key: int,
+    lease: tuple[ProvisionalLease, bytes] | None,
+    entry: bytes,
 ) -> None:
     """Our own entry of the roster; the provisional lease, unless a lease or a longer one is there."""
-    record, signature = lease
-    if not leases.covered(connection, key):
+    if lease is not None and not leases.covered(connection, key):
+        record, signature = lease
         connection.execute(
             "INSERT INTO provisional VALUES(?, ?, ?) ON CONFLICT(segment) DO UPDATE "
             "SET until = excluded.until, signature = excluded.signature "

@@ -110,15 +110,18 @@ class ShardStore:
 
     # coming in
 
-    async def stage(self, ticket: Ticket, index: int, member: bytes) -> StageState:
+    async def stage(
+        self, ticket: Ticket, index: int, member: bytes, *, resume_others: bool = True
+    ) -> StageState:
         """Reserve room for one shard of at most `ticket.shard_bytes_max`; the ticket is verified already.
 
         An open stage of this (owner, placement key, index) is resumed and charged to `member` from now
-        on. Raises QuotaError when the quota or a limit of staging leaves no room.
+        on; with `resume_others` false one of another member is refused (RefusedError). Raises QuotaError
+        when the quota or a limit of staging leaves no room.
         """
         if not 0 <= index < HOLDERS_MAX:
             raise UsageError(f"index {index}")
-        return await self._own(self._intake.stage(ticket, index, member))
+        return await self._own(self._intake.stage(ticket, index, member, resume_others))
 
     async def append(self, stage: int, offset: int, data: Buffer) -> None:
         """Add the next bytes; `offset` must be where the stage ends. `data` must not change meanwhile.
@@ -134,7 +137,7 @@ class ShardStore:
     async def commit(self, stage: int, descriptor: bytes, lease: bytes, entry: bytes) -> None:
         """The stage is the shard of `descriptor`; durable when this returns (promise 6).
 
-        `lease` is the signed ProvisionalLease, `entry` our own signed RosterEntry, signatures verified.
+        `lease` is the signed ProvisionalLease or empty, `entry` our own signed RosterEntry, signatures verified.
         A shard that is held already under the same index is confirmed. Raises MalformedError;
         RefusedError when the parts do not fit together or another index is held here; IntegrityError
         when the staged bytes are not the shard (the stage is gone then).

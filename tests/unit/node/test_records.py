@@ -20,6 +20,7 @@ from potsherd.node import records
 from potsherd.node.lease_records import Extension, Withdrawal
 from potsherd.node.records import (
     Head,
+    HolderTicket,
     Lease,
     LeasePath,
     ProvisionalLease,
@@ -32,7 +33,16 @@ from potsherd.wire import Record
 VECTORS = sorted((Path(__file__).parents[2] / "vectors" / "records").glob("*.json"))
 STATEMENTS: dict[str, type[Record]] = {
     cls.TYPE: cls
-    for cls in (Ticket, RosterEntry, ProvisionalLease, Lease, Head, Extension, Withdrawal)
+    for cls in (
+        Ticket,
+        RosterEntry,
+        ProvisionalLease,
+        Lease,
+        Head,
+        Extension,
+        Withdrawal,
+        HolderTicket,
+    )
 }
 MESSAGES: list[type[Record]] = [
     cls
