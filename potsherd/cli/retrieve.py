@@ -118,8 +118,17 @@ def _stat_text(report: StatReport) -> str:
             f"content   {format_count(totals.files, 'file')}, {format_count(totals.folders, 'folder')}, "
             f"{format_size(totals.content_bytes)}; encrypted {format_size(report.stream_bytes)}",
             *_health_lines(report.health),
+            *_forecast_lines(report),
         )
     )
+
+
+def _forecast_lines(report: StatReport) -> list[str]:
+    """In words, never a bare probability."""
+    if report.forecast is None:
+        return []
+    first, *rest = report.forecast.clauses()
+    return [f"forecast  lost: {first}", *(f"          {clause}" for clause in rest[1:])]
 
 
 def _health_lines(health: Health) -> list[str]:

@@ -17,8 +17,10 @@ from potsherd.datasets.health import Health, examine
 from potsherd.datasets.library import Archive, Dataset, Library, StoredSegment
 from potsherd.datasets.manifest import Node, SegmentRef
 from potsherd.datasets.network import NetworkSource
+from potsherd.datasets.outlook import outlook
 from potsherd.datasets.pages import Kind, RootInfo
 from potsherd.datasets.reader import ArchiveReader, open_archive
+from potsherd.durability.forecast import Forecast
 from potsherd.erasure.descriptor import defaults
 from potsherd.errors import IntegrityError, NotFoundError, PotsherdError
 from potsherd.node.records import Head
@@ -129,6 +131,8 @@ class StatReport:
     capability: ReadCapability
     entry_segment: bytes
     health: Health
+    forecast: Forecast | None
+    """Chance of loss within a year; None when a segment could not even be described."""
 
     @property
     def stream_bytes(self) -> int:
@@ -159,6 +163,7 @@ class StatReport:
             "wrong_shards": self.health.wrong,
             "proven_at": self.health.proven_at,
             "proof": "every cell" if self.health.deep else "one random cell of each piece",
+            "forecast": _forecast_json(self.forecast),
             "segments": [
                 {
                     "segment": segment.segment_id.hex(),
@@ -185,12 +190,27 @@ class StatReport:
         }
 
 
+def _forecast_json(found: Forecast | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "loss_probability": found.probability,
+        "low": found.low,
+        "high": found.high,
+        "years": found.years,
+        "survives": found.survives,
+        "share_lost": found.share_lost,
+        "words": found.words(),
+    }
+
+
 async def stat(context: Context, capability: ReadCapability) -> StatReport:
     """Root page and a sampled examination. Raises NotFoundError, NotEnoughShards."""
     archive = await open_dataset(context, capability)
     health = await _examine(context, archive, deep=False)
+    expected = await outlook(context.session, archive.manifest.segments, health)
     segment = archive.entry.segment.segment_id
-    return StatReport(archive.manifest.info, capability, segment, health)
+    return StatReport(archive.manifest.info, capability, segment, health, expected)
 
 
 @dataclass(frozen=True)

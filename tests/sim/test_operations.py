@@ -60,6 +60,9 @@ def test_stored_listed_read_and_examined_with_holders_gone(tmp_path: Path) -> No
         assert not list(home.spool_folder.iterdir())
         found = await operations.stat(context, capability)
         assert found.health.on_target and found.health.weakest.live == 9
+        outlook = found.forecast
+        assert outlook is not None and outlook.survives == 5
+        assert 0 < outlook.low <= outlook.probability <= outlook.high <= 1
         assert len({s.key for s in found.health.segments[0].shards}) == 9
         for shard in found.health.segments[0].shards:
             if shard.index < 4 and town.keys[shard.key] != 0:  # not the bootstrap node
@@ -78,6 +81,7 @@ def test_stored_listed_read_and_examined_with_holders_gone(tmp_path: Path) -> No
         assert after.health.readable
         assert not after.health.on_target
         assert after.health.weakest.live in (5, 6)
+        assert after.forecast is not None and after.forecast.probability > outlook.probability
         await context.session.close()
         await again.session.close()
 

@@ -1,0 +1,62 @@
+"""The forecast that `stat` shows: what the holders have just proven, given to `potsherd.durability`.
+
+The churn of this network is not measured by a client; until a node's own counts are lent to it, the
+stated priors of the model stand in, and the words say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from potsherd.datasets.health import Health
+from potsherd.datasets.manifest import SegmentRef
+from potsherd.durability.census import Churn, HeldShard, SegmentCensus, State, repairs_within
+from potsherd.durability.forecast import Forecast, forecast
+from potsherd.node.placement import Domain, domains_of
+from potsherd.node.session import Session
+
+__all__ = ["HOLDERS_REPAIR_S", "outlook"]
+
+HOLDERS_REPAIR_S: float | None = None
+"""Mean seconds from a loss to its repair by the holders, noticing included; None while they do not repair."""
+NEIGHBOURHOODS_MAX = 8
+"""Segments around which donors are asked for where they stand."""
+
+
+async def outlook(
+    session: Session, segments: Sequence[SegmentRef], health: Health
+) -> Forecast | None:
+    """Chance of loss within a year; None when not even a descriptor of some segment was found."""
+    if not all(segment.r for segment in health.segments):
+        return None
+    domains: dict[bytes, tuple[Domain, ...]] = {}
+    for segment in segments[:NEIGHBOURHOODS_MAX]:
+        for candidate in await session.donors(segment.placement_key, 4 * segment.n):
+            domains[candidate.key] = domains_of(candidate)
+    repairs = None if HOLDERS_REPAIR_S is None else repairs_within(HOLDERS_REPAIR_S)
+    return await session.env.offload(_forecast, health, domains, Churn(repairs=repairs))
+
+
+def _forecast(health: Health, domains: dict[bytes, tuple[Domain, ...]], churn: Churn) -> Forecast:
+    return forecast(
+        [
+            SegmentCensus(
+                segment.k,
+                segment.n,
+                segment.r,
+                tuple(
+                    HeldShard(
+                        shard.key, shard.index, _state(shard.live), domains.get(shard.key, ())
+                    )
+                    for shard in segment.shards
+                ),
+                segment.stream_length,
+            )
+            for segment in health.segments
+        ],
+        churn,
+    )
+
+
+def _state(live: bool) -> State:
+    return "live" if live else "away"
