@@ -4,6 +4,8 @@
 #   make test      the test suite (what .ci/run calls, after the linters)
 #   make nightly   the long tests too
 #   make lint      ruff, mypy, import-linter
+#   make bench     all benchmarks, some minutes: tables, and JSON in $(BENCH_OUT)
+#   make bench-peers  the same work on Tahoe-LAFS, zfec and eris from PyPI, and the ratios
 #   make wheel     sdist, and the wheel built from the sdist, into dist/
 
 # The first Python that is new enough and can make environments; `make PYTHON=python3.13 test` overrides.
@@ -18,12 +20,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 PYTEST_ARGS ?=
 DIST ?= dist
+# What is measured has the extra [fast]; an environment of its own, so that tests run without it.
+BENCH_VENV ?= .venv-bench
+BENCH_OUT ?= bench.json
+BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test nightly lint format wheel clean
+.PHONY: help demo test nightly bench bench-peers lint format wheel clean
 
 help:
-	@sed -n '3,7s/^# *//p' Makefile
+	@sed -n '3,9s/^# *//p' Makefile
 
 # The stamps make each set of packages be installed once, and again when pyproject.toml changes.
 $(VENV)/.stamp-pip:
@@ -57,6 +63,23 @@ test: $(VENV)/.stamp-test
 nightly: $(VENV)/.stamp-test
 	HYPOTHESIS_PROFILE=explore $(PYTEST) --timeout 3000 -o faulthandler_timeout=3000 $(PYTEST_ARGS)
 
+$(BENCH_VENV)/.stamp: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "potsherd needs Python 3.11 or newer (with venv); none found" >&2; exit 1; }
+	@echo "making $(BENCH_VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade "pip>=25.1"
+	@$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --editable ".[fast,hdf5]"
+	@# Intel ISA-L, the yardstick of the erasure code, comes with this wheel; benchmarks do without where there is none.
+	@$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check --quiet install pyeclib \
+		|| echo "pyeclib does not install here: no comparison with ISA-L"
+	@touch $@
+
+bench: $(BENCH_VENV)/.stamp
+	$(BENCH_VENV)/bin/python benchmarks/bench.py --out $(BENCH_OUT) $(BENCH_ARGS)
+
+bench-peers: $(BENCH_VENV)/.stamp
+	$(BENCH_VENV)/bin/python benchmarks/peers.py --out $(BENCH_OUT:.json=-peers.json) $(BENCH_ARGS)
+
 lint: $(VENV)/.stamp-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -71,4 +94,4 @@ wheel: $(VENV)/.stamp-dev
 	$(BIN)/python -m build --outdir $(DIST) .
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,137 @@
+"""One data verb in a process of its own, measured from inside; the last line of output is JSON.
+
+    bench_client.py put SOURCE NAME K N | get NAME FOLDER | verify NAME | ls NAME | cat NAME PATH | idle
+
+Measured: the verb alone, on a connection that stands (`join_s` is the time to make it); CPU-seconds of this
+process; the longest time for which the event loop did not turn, asked every 2 ms; peak memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from potsherd.cli.context import real, run
+from potsherd.crypto.eris import ReadCapability
+from potsherd.datasets import operations
+from potsherd.datasets.home import Home
+from potsherd.datasets.library import Library
+from potsherd.datasets.operations import Context, PutOptions
+
+WATCH_S = 0.002
+"""How often the watchdog wants to run."""
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+class Watchdog:
+    """Notes by how much the event loop was late."""
+
+    def __init__(self) -> None:
+        self.late: list[float] = []
+
+    async def watch(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(WATCH_S)
+            self.late.append(max(0.0, time.perf_counter() - before - WATCH_S))
+
+    def summary(self) -> dict[str, float]:
+        """Milliseconds: longest, and the 99th of 100; how often more than 20."""
+        late = sorted(self.late) or [0.0]
+        return {
+            "lag_max_ms": 1000 * late[-1],
+            "lag_p99_ms": 1000 * late[len(late) * 99 // 100],
+            "lag_over_20ms": sum(1 for seconds in late if seconds > 0.02),
+        }
+
+
+@contextlib.asynccontextmanager
+async def measured(into: dict[str, float]) -> AsyncIterator[None]:
+    """Wall, CPU and lag of the body."""
+    watchdog = Watchdog()
+    task = asyncio.create_task(watchdog.watch())
+    wall, cpu = time.perf_counter(), _cpu_s()
+    try:
+        yield
+    finally:
+        into["wall_s"] = time.perf_counter() - wall
+        into["client_cpu_s"] = _cpu_s() - cpu
+        task.cancel()
+        into.update(watchdog.summary())
+
+
+def _capability(context: Context, name: str) -> ReadCapability:
+    with Library(context.home.library_path) as library:
+        newest = library.dataset(name).newest
+    assert newest is not None
+    return newest.capability
+
+
+async def put(context: Context, source: str, name: str, k: str, n: str) -> None:
+    """Store a file or folder."""
+    await operations.put(context, [source], PutOptions(name=name, k=int(k), n=int(n)))
+
+
+async def get(context: Context, name: str, folder: str) -> None:
+    """Write it to a folder."""
+    await operations.get(context, _capability(context, name), Path(folder))
+
+
+async def verify(context: Context, name: str) -> None:
+    """Read every piece and every file, check all."""
+    report = await operations.verify(context, _capability(context, name), deep=True)
+    assert report.contents is not None
+    assert not report.contents.failures
+
+
+async def ls(context: Context, name: str) -> None:
+    """List everything."""
+    async for _ in operations.ls(context, _capability(context, name)):
+        pass
+
+
+async def cat(context: Context, name: str, path: str) -> None:
+    """Read one file."""
+    capability = _capability(context, name)
+    async for _ in operations.cat(context, capability, os.fsencode(path)):
+        pass
+
+
+async def idle(context: Context) -> None:
+    """Only join."""
+
+
+VERBS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+    verb.__name__: verb for verb in (put, get, verify, ls, cat, idle)
+}
+
+
+async def main(verb: str, arguments: list[str]) -> dict[str, float]:
+    """Join, do it, say what it took."""
+    home = Home.find(os.environ)
+    env = real(home.spool_folder)
+    found: dict[str, float] = {}
+    start = time.perf_counter()
+    async with operations.connect(env, home, home.networks.choose(None)) as context:
+        found["join_s"] = time.perf_counter() - start
+        async with measured(found):
+            await VERBS[verb](context, *arguments)
+    found["client_peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(main(sys.argv[1], sys.argv[2:]))))

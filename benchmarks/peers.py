@@ -1,0 +1,358 @@
+"""The same work side by side: potsherd, Tahoe-LAFS, zfec and the ERIS package of PyPI; and the ratios.
+
+    python benchmarks/peers.py [--out FILE] [--sizes 1 64 256] [--repeats 3] [--tmpfs DIR] [--disk DIR]
+
+Each peer is installed from PyPI into an environment of its own (`.venv-peer-NAME`) and left out, with a note,
+where it does not install. Tahoe-LAFS is measured as it comes (HTTPS storage protocol, 128 KiB segments): an
+introducer, one storage node a share, a client, all on loopback, through the client's web interface; its storage
+nodes' own client side talks Foolscap, else each asks all others for their version once a second, which at 30
+nodes fills two cores by itself. Rounds of the systems alternate; medians are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import filecmp
+import functools
+import http.client
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from bench_kit import MB, Lab, Report, cpu_of, free_port, lab, make_file, median
+
+from potsherd.crypto.eris.backend import PlainBackend, self_check
+from potsherd.erasure.code import Code
+from potsherd.kernels.choice import eris_kernel
+
+ENVIRONMENTS = Path(__file__).resolve().parent.parent
+GRID_WAIT_S = 120.0
+CELL = 32768
+PROBE = Path(__file__).with_name("peer_probe.py")
+
+
+def environment(name: str, *packages: str) -> Path:
+    """The Python of a peer's own environment, made when needed. Raises OSError where it does not install."""
+    folder = ENVIRONMENTS / f".venv-peer-{name}"
+    python = folder / "bin/python"
+    if not (folder / ".stamp").exists():
+        print(f"installing {' '.join(packages)} into {folder.name}", file=sys.stderr, flush=True)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        done = subprocess.run(
+            [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", *packages],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise OSError(f"{name} does not install here: {done.stderr.strip()[-200:]}")
+        (folder / ".stamp").touch()
+    return python
+
+
+# --- Tahoe-LAFS -----------------------------------------------------------------------------------
+
+
+class Tahoe:
+    """A grid of its own below `folder`. Use as a context manager."""
+
+    def __init__(self, folder: Path, k: int, n: int) -> None:
+        self._folder, self._k, self._n = folder, k, n
+        self._tahoe = environment("tahoe", "tahoe-lafs").with_name("tahoe")
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._web = free_port()
+        folder.mkdir(parents=True)
+
+    @property
+    def pids(self) -> list[int]:
+        """All processes."""
+        return [process.pid for process in self._processes]
+
+    def __enter__(self) -> Tahoe:
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes and remove everything."""
+        for process in self._processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+            process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self) -> None:
+        self._create("introducer", "create-introducer", *_listening())
+        self._run("introducer")
+        furl = self._await_file(self._folder / "introducer/private/introducer.furl")
+        for number in range(self._n):
+            name = f"store{number}"
+            self._create(name, "create-node", *_listening(), "--introducer", furl, "--webport=none")
+            settings = self._folder / name / "tahoe.cfg"
+            text = settings.read_text().replace("[client]", "[client]\nforce_foolscap = true", 1)
+            settings.write_text(text)
+        shares = (f"--shares-needed={self._k}", f"--shares-total={self._n}")
+        happy = f"--shares-happy={self._k + (self._n - self._k) * 4 // 7}"
+        web = f"--webport=tcp:{self._web}:interface=127.0.0.1"
+        self._create("client", "create-client", "--introducer", furl, web, *shares, happy)
+        for name in (*(f"store{number}" for number in range(self._n)), "client"):
+            self._run(name)
+        self._await_connected()
+
+    def _create(self, name: str, verb: str, *options: str) -> None:
+        command = [str(self._tahoe), verb, "-C", str(self._folder / name), *options]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def _run(self, name: str) -> None:
+        with (self._folder / f"{name}.log").open("wb") as log:
+            command = [str(self._tahoe), "run", "--allow-stdin-close", str(self._folder / name)]
+            null = subprocess.DEVNULL
+            process = subprocess.Popen(command, stdin=null, stdout=log, stderr=log)
+        self._processes.append(process)
+
+    def _await_file(self, path: Path) -> str:
+        return _wait(lambda: path.exists() and path.read_text().strip()) or ""
+
+    def _await_connected(self) -> None:
+        def connected() -> bool:
+            servers = json.loads(self._ask("GET", "/?t=json"))["servers"]
+            up = [s for s in servers if str(s["connection_status"]).lower().startswith("connected")]
+            return len(up) == self._n
+
+        def quietly() -> bool:
+            with contextlib.suppress(OSError, ValueError, KeyError, http.client.HTTPException):
+                return connected()
+            return False
+
+        _wait(quietly)
+
+    def _ask(self, method: str, path: str, source: Path | None = None) -> bytes:
+        with contextlib.closing(self._connection()) as web:
+            if source is None:
+                web.request(method, path, headers={"Content-Length": "0"})
+            else:
+                headers = {"Content-Length": str(source.stat().st_size)}
+                with source.open("rb") as file:
+                    web.request(method, path, body=file, headers=headers)
+            return _checked(web.getresponse()).read()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self._web, timeout=3600, blocksize=2**20)
+
+    def put(self, source: Path) -> str:
+        """The capability."""
+        return self._ask("PUT", "/uri", source).decode()
+
+    def get(self, capability: str, target: Path) -> None:
+        """Write it to a file."""
+        with contextlib.closing(self._connection()) as web, target.open("wb") as file:
+            web.request("GET", "/uri/" + urllib.parse.quote(capability))
+            shutil.copyfileobj(_checked(web.getresponse()), file, 2**20)
+
+    def verify(self, capability: str) -> None:
+        """Have every share read and checked."""
+        query = "?t=check&verify=true&output=JSON"
+        answer = self._ask("POST", "/uri/" + urllib.parse.quote(capability) + query)
+        assert json.loads(answer)["results"]["healthy"]
+
+
+def _listening() -> tuple[str, str]:
+    port = free_port()
+    return f"--port=tcp:{port}:interface=127.0.0.1", f"--location=tcp:127.0.0.1:{port}"
+
+
+def _checked(response: http.client.HTTPResponse) -> http.client.HTTPResponse:
+    if response.status >= 300:
+        raise OSError(f"Tahoe-LAFS answers {response.status}: {response.read()[:300]!r}")
+    return response
+
+
+def _wait(ready: Callable[[], str | bool]) -> str:
+    end = time.monotonic() + GRID_WAIT_S
+    while not (found := ready()):
+        if time.monotonic() > end:
+            raise OSError("the Tahoe-LAFS grid does not come up")
+        time.sleep(0.1)
+    return str(found)
+
+
+# --- side by side ---------------------------------------------------------------------------------
+
+Runs = dict[str, list[dict[str, float]]]
+
+
+def _timed(pids: Sequence[int], work: Callable[[], object]) -> dict[str, float]:
+    cpu, wall = cpu_of(pids), time.perf_counter()
+    work()
+    return {"wall_s": time.perf_counter() - wall, "cpu_s": cpu_of(pids) - cpu}
+
+
+def _theirs(grid: Tahoe, source: Path, runs: Runs) -> None:
+    found: list[str] = []
+    runs["put"].append(_timed(grid.pids, lambda: found.append(grid.put(source))))
+    back = source.with_suffix(".back")
+    runs["get"].append(_timed(grid.pids, lambda: grid.get(found[0], back)))
+    assert filecmp.cmp(source, back, shallow=False)
+    back.unlink()
+    runs["verify"].append(_timed(grid.pids, lambda: grid.verify(found[0])))
+
+
+def _ours(network: Lab, source: Path, code: tuple[int, int], runs: Runs) -> None:
+    name, back = source.name, source.with_suffix(".folder")
+    for verb, arguments in (
+        ("put", (str(source), name, *map(str, code))),
+        ("get", (name, str(back))),
+        ("verify", (name,)),
+    ):
+        found = network.client(verb, *arguments)
+        found["cpu_s"] = found["client_cpu_s"] + found["nodes_cpu_s"]
+        runs[verb].append(found)
+    (got,) = (path for path in back.rglob("*") if path.is_file())
+    assert filecmp.cmp(source, got, shallow=False)
+    shutil.rmtree(back)
+
+
+@contextlib.contextmanager
+def _both(folder: Path, code: tuple[int, int]) -> Iterator[tuple[Lab, Tahoe]]:
+    with (
+        tempfile.TemporaryDirectory(prefix="tahoe-", dir=folder) as base,
+        lab(folder, code[1]) as network,
+        Tahoe(Path(base) / "grid", *code) as grid,
+    ):
+        yield network, grid
+
+
+def tahoe(
+    report: Report, folder: Path, sizes: Sequence[int], code: tuple[int, int], repeats: int
+) -> None:
+    """A table of both, and how many times."""
+    k, n = code
+    report.table(f"Tahoe-LAFS and potsherd: {k} of {n} on {folder}")
+    with _both(folder, code) as (network, grid):
+        for mib in sizes:
+            ours: Runs = {"put": [], "get": [], "verify": []}
+            theirs: Runs = {"put": [], "get": [], "verify": []}
+            for number in range(repeats):
+                source = make_file(network.folder / f"s{mib}r{number}", mib * 2**20, seed=number)
+                _theirs(grid, source, theirs)
+                _ours(network, source, code, ours)
+                source.unlink()
+            for verb in ours:
+                _compare(report, verb, mib, ours[verb], theirs[verb])
+
+
+def _compare(
+    report: Report,
+    verb: str,
+    mib: int,
+    ours: list[dict[str, float]],
+    theirs: list[dict[str, float]],
+) -> None:
+    size = mib * 2**20
+    mine, other = median(ours, "wall_s"), median(theirs, "wall_s")
+    report.row(
+        verb=verb,
+        MiB=mib,
+        Tahoe_MB_per_s=size / MB / other,
+        potsherd_MB_per_s=size / MB / mine,
+        times=other / mine,
+        Tahoe_cpu_s_per_GB=median(theirs, "cpu_s") * 1e9 / size,
+        potsherd_cpu_s_per_GB=median(ours, "cpu_s") * 1e9 / size,
+    )
+
+
+# --- zfec and eris --------------------------------------------------------------------------------
+
+
+def _probe(python: Path, *arguments: str) -> dict[str, float]:
+    done = subprocess.run([python, PROBE, *arguments], check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def _cpu_rate(size: int, work: Callable[[], object], rounds: int = 16) -> float:
+    work()
+    rates = []
+    for _ in range(3):
+        start = time.process_time()
+        for _ in range(rounds):
+            work()
+        rates.append(size * rounds / MB / (time.process_time() - start))
+    return max(rates)
+
+
+def zfec(report: Report) -> None:
+    """Erasure code alone, blocks of 32 KiB, MB of data per CPU-second."""
+    python = environment("zfec", "zfec")
+    report.table(
+        "zfec and potsherd", "Parity of 32 KiB blocks in memory; MB of data per CPU-second."
+    )
+    for k, n in ((3, 10), (10, 30)):
+        rows = 2**21 // (k * CELL)
+        code, table = Code(k, n), bytes(range(256)) * (rows * k * CELL // 256)
+        parity = [bytearray(rows * CELL) for _ in range(n - k)]
+        theirs = _probe(python, "zfec", str(k), str(n), str(16 * rows))["rate"]
+        work = functools.partial(code.parity_rows_into, table, CELL, parity)
+        ours = _cpu_rate(len(table), work)
+        report.row(code=f"{k} of {n}", zfec=theirs, potsherd=ours, times=ours / theirs)
+
+
+def eris(report: Report) -> None:
+    """Encoding alone, in memory."""
+    python = environment("eris", "eris")
+    backend = eris_kernel(self_check) or PlainBackend()
+    report.table("eris from PyPI and potsherd", "Encode in memory; MB per CPU-second.")
+    data = bytes(range(256)) * (2**20 // 256)
+    for block in (32768, 1024):
+        theirs = _probe(python, "eris", str(block), str(2**24))["rate"]
+        work = functools.partial(backend.encrypt_leaves, data, block, bytes(32))
+        ours = _cpu_rate(len(data), work)
+        report.row(block=block, eris=theirs, potsherd=ours, times=ours / theirs)
+
+
+def main() -> None:
+    """See the module's text."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("bench-peers.json"))
+    parser.add_argument("--sizes", nargs="*", type=int, default=[1, 64, 256], help="MiB")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tmpfs", type=Path, default=Path("/dev/shm"))
+    parser.add_argument("--disk", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--only", nargs="*", default=["zfec", "eris", "tmpfs", "disk", "wide"])
+    a = parser.parse_args()
+    report = Report()
+    report.note(", ".join(f"{name} {value}" for name, value in report.machine.items()))
+    parts: dict[str, Callable[[], None]] = {
+        "zfec": lambda: zfec(report),
+        "eris": lambda: eris(report),
+        "tmpfs": lambda: tahoe(report, a.tmpfs, a.sizes, (3, 10), a.repeats),
+        "disk": lambda: tahoe(report, a.disk, a.sizes, (3, 10), a.repeats),
+        "wide": lambda: tahoe(report, a.tmpfs, [max(a.sizes)], (10, 30), a.repeats),
+    }
+    for name in a.only:
+        try:
+            parts[name]()
+        except OSError as error:
+            report.note(f"{name}: {error}")
+    report.write(a.out)
+
+
+if __name__ == "__main__":
+    main()
