@@ -23,12 +23,15 @@ from potsherd.dht.addresses import Scope, scope_of
 from potsherd.errors import MembershipError, PeerError, PotsherdError, UsageError
 from potsherd.node.announcer import Announcer, AnnouncerStatistics
 from potsherd.node.expiry import Expiry, ExpiryStatistics
+from potsherd.node.handover import Handover
 from potsherd.node.lease_records import KeepingReply
+from potsherd.node.leaving import Leaving
 from potsherd.node.liveness import PeerCounts, PeerTable
 from potsherd.node.membrane import Gate, NodeMembrane
 from potsherd.node.peers import Heartbeats, PeerBook
 from potsherd.node.placement import Candidate, domains_of, free_class
 from potsherd.node.records import RosterEntry
+from potsherd.node.repair.plan import PlaceView
 from potsherd.node.repair.upkeep import Upkeep, UpkeepStatistics
 from potsherd.node.rosters import Rosters
 from potsherd.node.server import Server, ServerStatistics
@@ -43,6 +46,8 @@ BIND_TRIES = 16
 """Ports tried when the system may choose: one must be free for UDP and TCP alike."""
 PRESENCE_WAIT_S = 10.0
 """Seconds that starting waits for the first presence to be taken."""
+POOL_FACTOR = 4
+"""Donors looked at for a shard that is moved: n times this."""
 HEARTBEAT_TICKS = 10
 """Steps of the heartbeats in one interval, at least; a step at least every minute."""
 
@@ -113,6 +118,8 @@ class Node:
         self._announcer: Announcer
         self._peer_book: PeerBook
         self._expiry: Expiry
+        self.leaving: Leaving
+        self._room_changed = asyncio.Event()
         self._rosters: Rosters
         self._upkeep: Upkeep
         self._assembled = asyncio.Event()
@@ -195,6 +202,8 @@ class Node:
         stack.push_async_callback(self._listener.close)
         self._announcer = self._make_announcer()
         self._expiry = self._make_expiry()
+        self.leaving = self._make_leaving()
+        await self.leaving.restore()
         self._upkeep = self._make_upkeep()
         self._assembled.set()
         await self.dht.start([])
@@ -284,6 +293,34 @@ class Node:
             grace_min_s=settings.grace_min_s,
         )
 
+    def _make_leaving(self) -> Leaving:
+        return Leaving(
+            self.env,
+            self.store,
+            Handover(self.env, self.store, self.session, self._rosters, self.address_of),
+            self._places,
+            changed=self._room_changed.set,
+            retry_s=self.settings.move_retry_s,
+            parallel=self.settings.move_parallel,
+        )
+
+    async def _places(self, held: Held) -> list[Candidate]:
+        """Who should get this node's shard: its place in the pool without the present holders."""
+        d = held.descriptor
+        entries = await self._rosters.entries(held.segment_id)
+        holders = frozenset(entry.node for entry in entries if entry.held)
+        domains = {key: peer.domains for key, peer in self.peers.items() if key in holders}
+        view = PlaceView(
+            segment_id=held.segment_id,
+            n=d.n,
+            r=d.r,
+            shard_bytes=d.geometry.shard_size,
+            pool=tuple(await self.session.donors(d.placement_key, POOL_FACTOR * d.n)),
+            taken=holders,
+            domains=domains,
+        )
+        return view.order(held.index)
+
     async def _ask_keeping(
         self, key: bytes, near: bytes, segment_ids: Sequence[bytes]
     ) -> KeepingReply:
@@ -312,8 +349,9 @@ class Node:
         settings = self.settings
         self._spawn("announcer", self._announcer.run)
         self._spawn("retention", self._expiry.run)
+        self._spawn("leaving", self.leaving.run)
         self._spawn("heartbeats", self._make_heartbeats().run)
-        self._spawn("presence", partial(self._every, settings.presence_period_s, self._publish))
+        self._spawn("presence", self._keep_presence)
         self._spawn("watch list", partial(self._every, settings.roster_period_s, self._prune_peers))
         self._spawn("peer book", partial(self._every, settings.peers_save_s, self._save_peers))
         self._spawn("survey", partial(self._every, settings.survey_period_s, self._survey))
@@ -413,9 +451,22 @@ class Node:
         except (PotsherdError, TimeoutError) as error:
             _LOG.warning("the presence is not published yet: %s", error)
 
+    async def _keep_presence(self) -> None:
+        """Publish again from time to time, and soon after the node begins or ceases to take shards."""
+        while True:
+            self._room_changed.clear()
+            try:
+                await self._publish()
+            except PotsherdError as error:
+                _LOG.warning("%s; trying again later", error)
+            pause = self.settings.presence_period_s * self.env.rng.uniform(0.9, 1.1)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._room_changed.wait()
+
     async def _publish(self) -> None:
         """Say where the node is and how much room it has; the DHT repeats it until that changes."""
-        room = free_class(self.store.usage().free)
+        room = free_class(self.store.usage().free) if self.leaving.takes else 0
         if room == self._published:
             return
         try:
@@ -477,6 +528,10 @@ class Node:
     def address_of(self, key: bytes) -> Address | None:
         """See `Neighbours.address_of`."""
         return self.address if key == self.identity.key else self.peers.address_of(key)
+
+    def check_intake(self, *, commit: bool = False) -> None:
+        """See `Neighbours.check_intake`."""
+        self.leaving.check_intake(commit=commit)
 
     def committed(self, held: Held) -> None:
         """See `Neighbours.committed`."""

@@ -38,6 +38,7 @@ from potsherd.node.records import (
     ROSTER_SAME,
     RosterEntry,
 )
+from potsherd.node.repair import records as repair_records
 from potsherd.node.rosters import Rosters
 from potsherd.node.rpc import Answer, Method, Methods, Request, Responder, Work
 from potsherd.node.settings import ServerLimits
@@ -65,11 +66,20 @@ class Neighbours(Protocol):
     def address_of(self, key: bytes) -> Address | None:
         """Where that node was last met."""
 
+    def check_intake(self, *, commit: bool = False) -> None:
+        """Raises RefusedError while the node takes no new shards, or not even those on their way."""
+
     def committed(self, held: Held) -> None:
         """A shard has been stored, or a head beside one: announce it soon."""
 
     async def announce_asked(self, held: Sequence[Held]) -> int:
         """Announce and say how many record keepers took it, at least."""
+
+    def seen_ago(self, key: bytes) -> int | None:
+        """Seconds since that node gave a sign of life; None when it never did."""
+
+    async def claimed(self, claim: bytes, sender: bytes) -> bytes:
+        """A node claims to repair a segment; the signed claim that stands now, empty if none does."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +244,8 @@ class _Connection:
             Methods.MERGE_ROSTER.number: self._merge_roster,
             Methods.ROSTER_DIGESTS.number: self._roster_digests,
             Methods.CONFIRM.number: self._confirm,
+            Methods.LAST_SEEN.number: self._last_seen,
+            Methods.CLAIM.number: self._claim,
             Methods.LEASE_PUT.number: self._lease_put,
             Methods.LEASES.number: self._leases,
             Methods.EXTEND.number: self._extend,
@@ -297,6 +309,7 @@ class _Connection:
         body = records.PushOpen.decode(request.body)
         if len(self._stages) >= self._server.limits.stages_per_connection:
             raise LimitError("too many open stages on one connection")
+        self._server.neighbours.check_intake()
         key = self._server.identity.key
         ticket = open_ticket(body.ticket, self._network_id, self._now(), key)
         state = await self._store.stage(ticket, ticket.index, charge_of(self._member))
@@ -307,6 +320,7 @@ class _Connection:
         body = records.HolderOpen.decode(request.body)
         if len(self._stages) >= self._server.limits.stages_per_connection:
             raise LimitError("too many open stages on one connection")
+        self._server.neighbours.check_intake()
         descriptor = Descriptor.decode(body.descriptor)
         ticket = open_holder_ticket(
             *(body.ticket, descriptor, body.entry, self._network_id, self._now()),
@@ -329,6 +343,7 @@ class _Connection:
 
     async def _check_welcome(self, segment_id: bytes, index: int) -> None:
         """Refuse a shard that could not be committed before its bytes are sent."""
+        self._server.neighbours.check_intake(commit=True)
         if await self._store.tombstone(segment_id) is not None:
             raise RefusedError("the segment was withdrawn by its owner and dropped here")
         held = await self._store.held(segment_id)
@@ -452,6 +467,16 @@ class _Connection:
     async def _confirm(self, request: Request) -> Answer:
         body = records.Confirm.decode(request.body)
         return records.Receipt(await self._rosters.confirm(body.entry)), ()
+
+    async def _last_seen(self, request: Request) -> Answer:
+        nodes = repair_records.LastSeenQuery.decode(request.body).nodes
+        ages = tuple(self._server.neighbours.seen_ago(node) for node in nodes)
+        return repair_records.LastSeen(ages), ()
+
+    async def _claim(self, request: Request) -> Answer:
+        body = repair_records.ClaimPut.decode(request.body)
+        stands = await self._server.neighbours.claimed(body.claim, self._member.node_key)
+        return repair_records.ClaimStands(stands), ()
 
     async def _lease_put(self, request: Request) -> Answer:
         body = records.LeasePut.decode(request.body)

@@ -98,6 +98,10 @@ class NodeSettings:
     """Segments looked at in one step of that."""
     grace_min_s: int = 7 * 86_400
     """Seconds of grace after the end of any lease, also one that grants less."""
+    move_retry_s: float = 300.0
+    """Seconds until a shard that no node took is offered again, when this node shrinks or leaves."""
+    move_parallel: int = 2
+    """Shards moved at a time when this node shrinks or leaves."""
     sweep_period_s: float = 3600.0
     """Seconds between sweeps of the store: stages idle for too long."""
     sessions_max: int = 256

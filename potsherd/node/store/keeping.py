@@ -25,12 +25,16 @@ __all__ = [
     "bury",
     "dropped",
     "extensions",
+    "intent",
     "kept",
+    "largest",
     "note_drop",
     "note_replaced",
     "prune",
     "put_extension",
     "put_withdrawal",
+    "set_intent",
+    "shard_bytes",
     "tombstone",
     "withdrawal",
 ]
@@ -62,6 +66,8 @@ CREATE TABLE IF NOT EXISTS uncovered(segment INTEGER PRIMARY KEY, since INTEGER 
 CREATE TABLE IF NOT EXISTS dropped(
   id INTEGER PRIMARY KEY, date INTEGER NOT NULL, segment_id BLOB NOT NULL, idx INTEGER NOT NULL,
   bytes INTEGER NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS intent(
+  id INTEGER PRIMARY KEY CHECK (id = 1), mode TEXT NOT NULL, quota INTEGER NOT NULL);
 """
 
 FOREVER = 2**62
@@ -209,6 +215,28 @@ def dropped(connection: sqlite3.Connection, limit: int) -> list[Dropped]:
     return [Dropped(*row) for row in rows]
 
 
+def intent(connection: sqlite3.Connection) -> tuple[str, int]:
+    """(mode, quota): what the donor has asked for; ("", 0) when nothing."""
+    row = connection.execute("SELECT mode, quota FROM intent").fetchone()
+    return (str(row[0]), int(row[1])) if row else ("", 0)
+
+
+def largest(connection: sqlite3.Connection, limit: int, besides: Sequence[bytes]) -> list[bytes]:
+    """Ids of the largest shards but for some."""
+    marks = ",".join("?" * len(besides))
+    rows = connection.execute(
+        f"SELECT segment_id FROM segments WHERE segment_id NOT IN ({marks}) "  # noqa: S608
+        "ORDER BY size DESC, segment_id LIMIT ?",
+        (*besides, limit),
+    ).fetchall()
+    return [bytes(row[0]) for row in rows]
+
+
+def shard_bytes(connection: sqlite3.Connection) -> int:
+    """Bytes of all shards."""
+    return scalar(connection, "SELECT sum(size) FROM segments")
+
+
 # --- writing ----------------------------------------------------------------------------------------
 
 
@@ -319,6 +347,11 @@ def note_drop(connection: sqlite3.Connection, line: Dropped) -> None:
         "INSERT INTO dropped(date, segment_id, idx, bytes, reason, detail) VALUES(?, ?, ?, ?, ?, ?)",
         (line.date, line.segment_id, line.index, line.bytes, line.reason, line.detail[:DETAIL_MAX]),
     )
+
+
+def set_intent(connection: sqlite3.Connection, mode: str, quota: int) -> None:
+    """Remember what the donor has asked for, across restarts."""
+    connection.execute("INSERT OR REPLACE INTO intent VALUES(1, ?, ?)", (mode, quota))
 
 
 def prune(connection: sqlite3.Connection, tombstones_before: int) -> int:

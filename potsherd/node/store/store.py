@@ -214,6 +214,27 @@ class ShardStore:
         """What was dropped here and why, newest first."""
         return await self._index.read(lambda c: keeping.dropped(c, limit))
 
+    async def largest(self, limit: int, besides: Sequence[bytes] = ()) -> list[Held]:
+        """The largest shards that are held, but for some segments."""
+        names = tuple(besides)
+        found = await self._index.read(lambda c: keeping.largest(c, limit, names))
+        rows = [await self.held(segment_id) for segment_id in found]
+        return [row for row in rows if row is not None]
+
+    async def shard_bytes(self) -> int:
+        """Bytes of all shards, as they would be sent."""
+        return await self._index.read(keeping.shard_bytes)
+
+    async def intent(self) -> tuple[str, int]:
+        """(mode, quota) that the donor has asked for; ("", 0) when nothing."""
+        return await self._index.read(keeping.intent)
+
+    async def set_intent(self, mode: str, quota: int = 0) -> None:
+        """Remember what the donor has asked for, across restarts."""
+        await self._own(
+            self._index.write(lambda c: keeping.set_intent(c, mode, quota), pages=ROW_PAGES)
+        )
+
     # how long it is to be kept
 
     async def kept_page(self, after: bytes = b"", limit: int = 1000) -> list[Kept]:
