@@ -8,6 +8,7 @@ of them.  The environment's name of a setting is `POTSHERD_` and the key in capi
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ __all__ = [
     "read_file",
     "template",
     "unknown_variables",
+    "with_setting",
 ]
 
 FILE_BYTES_MAX = 64 * 1024
@@ -236,6 +238,44 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     return sorted(
         name for name in environment if name.startswith("POTSHERD_") and name not in known
     )
+
+
+def with_setting(text: str, key: str, value: str) -> str:
+    """The text of a config.toml with `table.name` set to a string; everything else stays as it is.
+
+    Raises UsageError when the file does not let itself be changed like that.
+    """
+    table, _, name = key.rpartition(".")
+    lines, section, place, found = text.splitlines(), "", None, None
+    for number, line in enumerate(lines):
+        header = re.fullmatch(r"\s*\[([\w.]+)\]\s*(#.*)?", line)
+        if header:
+            section = header[1]
+        if section == table and (header or re.match(rf"\s*#?\s*{name}\s*=", line)):
+            place = number
+        if section == table and re.match(rf"\s*{name}\s*=", line):
+            found = number
+    new = f'{name} = "{value}"'
+    if found is not None:
+        lines[found] = new
+    elif place is not None:
+        lines.insert(place + 1, new)
+    else:
+        lines += ["", f"[{table}]", new]
+    changed = "\n".join(lines) + "\n"
+    _check_only(text, changed, table, name, value)
+    return changed
+
+
+def _check_only(before: str, after: str, table: str, name: str, value: str) -> None:
+    try:
+        wanted: dict[str, Any] = tomllib.loads(before)
+        wanted.setdefault(table, {})[name] = value
+        if tomllib.loads(after) == wanted:
+            return
+    except (tomllib.TOMLDecodeError, AttributeError, TypeError):
+        pass
+    raise UsageError(f"config.toml cannot be changed: set {table}.{name} there yourself")
 
 
 def template(home: str) -> str:

@@ -1,4 +1,4 @@
-"""`node run | status`."""
+"""`node run | status`; the other verbs of `node` are in donor.py."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from potsherd.cli import donor
 from potsherd.cli.context import Command, JsonFlag, begin, real, run
 from potsherd.cli.network import parse_bootstrap
 
@@ -24,7 +25,9 @@ app = typer.Typer(help="The node on this machine.", no_args_is_help=True)
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verbs of this module."""
+    """Add the verbs of this module and of donor.py."""
+    for verb in (donor.quota, donor.pause, donor.resume, donor.leave, donor.stop):
+        app.command()(verb)
     parent.add_typer(app, name="node")
 
 
@@ -83,16 +86,46 @@ def _ready(command: Command, node: Node) -> None:
     address = format_address(node.listening)
     key = node.identity.key.hex()
     command.output.show("node", f"node {key} listens on {address}", key=key, address=address)
+    if not node.leaving.takes:
+        command.output.note(
+            f"It is {node.leaving.intent.mode}: it takes no new pieces. To change that: potsherd node resume"
+        )
 
 
 @app.command()
-def status(as_json: JsonFlag = False) -> None:
+def status(
+    dropped: Annotated[
+        bool,
+        typer.Option("--dropped", help="What it does not keep any more, and why; newest first."),
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
     """What the running node says: joined or not, space, peers. Exit 4 when none runs."""
     from potsherd.service.local import call
 
     command = begin(as_json)
+    if dropped:
+        _show_dropped(command)
+        return
     state = run(call(command.node_home.folder, "status"))
     command.output.show("node_status", _as_text(state), **state)
+
+
+def _show_dropped(command: Command) -> None:
+    from potsherd.cli.units import format_date, format_size
+    from potsherd.service.local import call
+
+    rows = run(call(command.node_home.folder, "dropped"))["dropped"]
+    if not command.output.as_json:
+        for row in rows:
+            row |= {
+                "date": format_date(row["date"]),
+                "segment": row["segment_id"][:16],
+                "piece": row["index"],
+                "size": format_size(row["bytes"]),
+            }
+    columns = ("date", "segment", "piece", "size", "reason", "detail")
+    command.output.table("dropped", columns, rows)
 
 
 def _as_text(state: dict[str, Any]) -> str:
@@ -112,9 +145,29 @@ def _as_text(state: dict[str, Any]) -> str:
         f"{usage['shards']} pieces kept",
         f"peers    {peers['watched']} share pieces with it, {peers['away']} of them are away",
     ]
+    lines += _keeping_lines(state)
     if state.get("trouble"):
         lines.append(f"trouble  {state['trouble']}")
     return "\n".join(lines)
+
+
+def _keeping_lines(state: dict[str, Any]) -> list[str]:
+    """What is ending, and what the donor has asked for."""
+    from potsherd.cli.donor import progress_text
+
+    kept, lines = state["retention"], []
+    if kept["dropped"] or kept["ending"] or kept["waiting"]:
+        lines.append(
+            f"ended    {kept['dropped']} pieces deleted since then (node status --dropped), "
+            f"{kept['ending']} in their grace"
+        )
+    if kept["waiting"]:
+        lines.append(
+            f"waits    {kept['waiting']} pieces are over by this machine's clock, other nodes do not agree"
+        )
+    if state["leaving"]["mode"]:
+        lines.append(f"asked    {progress_text(state['leaving'])}")
+    return lines
 
 
 def _address(told: dict[str, Any]) -> str:

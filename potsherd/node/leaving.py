@@ -93,7 +93,8 @@ def is_done(intent: Intent, usage: Usage) -> bool:
     """Whether nothing (more) has to be moved."""
     if intent.mode is Mode.LEAVING:
         return usage.shards == 0
-    return intent.mode is not Mode.SHRINKING or usage.used <= intent.quota
+    fits = usage.used <= intent.quota or usage.shards == 0  # the index alone may be too large
+    return intent.mode is not Mode.SHRINKING or fits
 
 
 def left_bytes(intent: Intent, usage: Usage, shard_bytes: int) -> int:
@@ -144,6 +145,9 @@ class Leaving:
         """Take up again what was asked for before a restart."""
         mode, quota = await self._store.intent()
         self._intent = Intent(Mode(mode) if mode in set(Mode) else Mode.STAY, quota)
+        usage = self._store.usage()
+        if self.intent.mode in (Mode.STAY, Mode.PAUSED) and usage.used > usage.quota:
+            self._intent = Intent(Mode.SHRINKING, usage.quota)  # made smaller while nobody ran
 
     # --- what is asked -----------------------------------------------------------------------------
 

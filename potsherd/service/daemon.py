@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 from potsherd.datasets.peer_cache import PeerCache
+from potsherd.errors import UsageError
 from potsherd.node.node import Node
 from potsherd.node.settings import NodeSettings
 from potsherd.ports import Address, Env
 from potsherd.service.jsonable import jsonable
-from potsherd.service.local import LocalServer
+from potsherd.service.local import Handler, LocalServer
 from potsherd.service.nodehome import NodeHome
 
 __all__ = ["serve"]
@@ -53,13 +56,21 @@ async def serve(
 async def _serve(
     home: NodeHome, node: Node, cache: PeerCache, stopped: _Stop, ready: Callable[[Node], None]
 ) -> None:
-    methods = {
-        "status": lambda: jsonable(node.status()),
+    methods: dict[str, Handler] = {
+        "status": lambda: _status(node),
         "peers": lambda: {"peers": [[k.hex(), a.host, a.port] for k, a in _peers(node)]},
+        "dropped": lambda: _dropped(node),
+        "leaving": lambda: _leaving(node),
+        "stop": lambda: stopped.ask(),
     }
     where = node.listening
     async with LocalServer(
-        home.folder, methods, host=where.host, port=where.port, key=node.identity.key.hex()
+        home.folder,
+        methods,
+        host=where.host,
+        port=where.port,
+        key=node.identity.key.hex(),
+        commands={"quota": partial(_quota, node), "intent": partial(_intent, node)},
     ):
         ready(node)
         keeping = asyncio.create_task(_keep_cache(node, cache))
@@ -75,6 +86,38 @@ async def _serve(
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             cache.save(node.dht.peer_cache())
+
+
+async def _status(node: Node) -> dict[str, Any]:
+    leaving = jsonable(await node.leaving.status())
+    return {**jsonable(node.status()), "leaving": leaving}
+
+
+async def _dropped(node: Node) -> dict[str, Any]:
+    return {"dropped": jsonable(await node.store.dropped())}
+
+
+async def _leaving(node: Node) -> dict[str, Any]:
+    found: dict[str, Any] = jsonable(await node.leaving.status())
+    return {**found, "quota_now": node.store.usage().quota, "used": node.store.usage().used}
+
+
+async def _quota(node: Node, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    size = parameters.get("bytes")
+    if not isinstance(size, int) or isinstance(size, bool) or size >= 2**63:
+        raise UsageError("a quota is a number of bytes")
+    await node.leaving.set_quota(size)
+    return await _leaving(node)
+
+
+async def _intent(node: Node, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    leaving = node.leaving
+    asked = {"pause": leaving.pause, "resume": leaving.resume, "leave": leaving.leave}
+    work = asked.get(str(parameters.get("to")))
+    if work is None:
+        raise UsageError("a node is asked to pause, to resume or to leave")
+    await work()
+    return await _leaving(node)
 
 
 def _peers(node: Node) -> list[tuple[bytes, Address]]:
@@ -114,6 +157,11 @@ class _Stop:
         """A context in which SIGTERM and SIGINT call `stop`."""
         self._task = asyncio.current_task()
         return _Signals(self)
+
+    def ask(self) -> dict[str, bool]:
+        """The wish from the local API: the process ends with exit code 0."""
+        self._event.set()
+        return {"stopping": True}
 
     async def wait(self) -> None:
         """Until the wish comes."""

@@ -1,7 +1,7 @@
 """The local API of a running node: a Unix socket in a folder that only its user can enter.
 
-One request and one reply per connection, each a JSON object on one line: `{"method": "status"}` is answered by
-`{"result": {...}}` or `{"error": {"message": ..., "remedy": ...}}`.  Who may open the socket may do everything
+One request and one reply per connection, each a JSON object on one line: `{"method": "quota", "parameters": {...}}`
+is answered by `{"result": {...}}` or `{"error": {"kind": ..., "message": ..., "remedy": ...}}`.  Who may open the socket may do everything
 that the node's user may; the folder's mode 0700 is the permission check.
 
 A Unix socket's path has room for about 100 bytes, a home's path may be longer: then the socket lies in a folder
@@ -23,11 +23,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from potsherd import errors
 from potsherd.datasets.small_files import read_json, write_private
-from potsherd.errors import MalformedError, NotFoundError, PeerError, PotsherdError, RefusedError
+from potsherd.errors import (
+    MalformedError,
+    NotFoundError,
+    PeerError,
+    PotsherdError,
+    RefusedError,
+    UsageError,
+)
 from potsherd.service.processes import Process
 
-__all__ = ["Handler", "LocalServer", "Running", "call", "clear", "running"]
+__all__ = ["Command", "Handler", "LocalServer", "Running", "call", "clear", "running"]
 
 REQUEST_BYTES_MAX = 4096
 REPLY_BYTES_MAX = 4 * 2**20
@@ -41,6 +49,10 @@ STATE_FILE = "node.json"
 SOCKET_FILE = "api.sock"
 
 Handler = Callable[[], Awaitable[Mapping[str, Any]] | Mapping[str, Any]]
+"""Answers a method without parameters."""
+Command = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+"""Answers a method with parameters, as they came: JSON of anybody who may open the socket."""
+_KINDS: dict[str, type[PotsherdError]] = {name: getattr(errors, name) for name in errors.__all__}
 
 
 @dataclass(frozen=True)
@@ -87,22 +99,25 @@ def clear(home: Path) -> None:
         folder.rmdir()
 
 
-async def call(home: Path, method: str) -> dict[str, Any]:
-    """Ask the node of a node home. Raises NotFoundError when none runs, PeerError when it does not answer."""
+async def call(home: Path, method: str, **parameters: Any) -> dict[str, Any]:
+    """Ask the node of a node home.
+
+    Raises NotFoundError when none runs, PeerError when it does not answer, and what it refuses with.
+    """
     node = running(home)
     if node is None:
         raise NotFoundError("no node is running here", remedy="Start it with: potsherd node run")
     try:
         async with asyncio.timeout(CALL_TIMEOUT_S):
-            line = await _exchange(node.socket, json.dumps({"method": method}).encode() + b"\n")
+            request = {"method": method, "parameters": parameters}
+            line = await _exchange(node.socket, json.dumps(request).encode() + b"\n")
         reply = json.loads(line)
     except (OSError, TimeoutError, ValueError) as error:
         raise PeerError(f"the node process {node.process.pid} does not answer: {error}") from None
     if "result" not in reply:
         failure = reply.get("error", {})
-        raise PeerError(
-            str(failure.get("message", "refused")), remedy=str(failure.get("remedy", ""))
-        )
+        kind = _KINDS.get(failure.get("kind", ""), PeerError)
+        raise kind(str(failure.get("message", "refused")), remedy=str(failure.get("remedy", "")))
     result: dict[str, Any] = reply["result"]
     return result
 
@@ -123,10 +138,18 @@ class LocalServer:
     """Serves the local API while a node runs; `async with` it."""
 
     def __init__(
-        self, home: Path, methods: Mapping[str, Handler], *, host: str, port: int, key: str
+        self,
+        home: Path,
+        methods: Mapping[str, Handler],
+        *,
+        host: str,
+        port: int,
+        key: str,
+        commands: Mapping[str, Command] | None = None,
     ) -> None:
         self._folder = home / RUN_FOLDER
         self._methods = dict(methods)
+        self._commands = dict(commands or {})
         self._address = (host, port)
         self._key = key
         self._busy = asyncio.Semaphore(CONNECTIONS_MAX)
@@ -177,11 +200,26 @@ class LocalServer:
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             request = json.loads(line)
-            method = self._methods[request["method"]]
-        except (ValueError, KeyError, TypeError):
-            return {"error": {"message": "no such method", "remedy": ""}}
+            name, parameters = str(request["method"]), request.get("parameters", {})
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return _failure(PeerError("no such method"))
         try:
-            result = method()
-            return {"result": await result if isinstance(result, Awaitable) else result}
+            return {"result": await self._call(name, parameters)}
         except PotsherdError as error:
-            return {"error": {"message": error.message, "remedy": error.remedy}}
+            return _failure(error)
+
+    async def _call(self, name: str, parameters: Any) -> Mapping[str, Any]:
+        command, method = self._commands.get(name), self._methods.get(name)
+        if command is not None:
+            if not isinstance(parameters, dict):
+                raise UsageError("parameters are an object")
+            return await command(parameters)
+        if method is None:
+            raise PeerError("no such method")
+        result = method()
+        return await result if isinstance(result, Awaitable) else result
+
+
+def _failure(error: PotsherdError) -> dict[str, Any]:
+    kind = type(error).__name__
+    return {"error": {"kind": kind, "message": error.message, "remedy": error.remedy}}

@@ -41,7 +41,7 @@ def serve(home: Path) -> LocalServer:
 async def test_a_call_is_answered_and_errors_come_back_with_their_remedy(tmp_path: Path) -> None:
     async with serve(tmp_path):
         assert await call(tmp_path, "ask") == {"answer": 42}
-        with pytest.raises(PeerError, match="not now") as caught:
+        with pytest.raises(RefusedError, match="not now") as caught:
             await call(tmp_path, "refuse")
         assert caught.value.remedy == "Later."
         with pytest.raises(PeerError, match="no such method"):
