@@ -88,7 +88,7 @@ def _hashes(report: Report) -> None:
 
 
 def _eris(report: Report) -> None:
-    kernel = eris_kernel(self_check)
+    kernel = eris_kernel(self_check).now()
     plain = PlainBackend()
     report.table(
         "ERIS",
@@ -121,7 +121,7 @@ def _decode(backend: Backend, block: int) -> None:
 
 
 def _rounds(count: int) -> None:
-    kernel = eris_kernel(self_check) or PlainBackend()
+    kernel = eris_kernel(self_check).now() or PlainBackend()
     for _ in range(count):
         _encode(kernel, 32768)
 

@@ -317,7 +317,7 @@ def zfec(report: Report) -> None:
 def eris(report: Report) -> None:
     """Encoding alone, in memory."""
     python = environment("eris", "eris")
-    backend = eris_kernel(self_check) or PlainBackend()
+    backend = eris_kernel(self_check).now() or PlainBackend()
     report.table("eris from PyPI and potsherd", "Encode in memory; MB per CPU-second.")
     data = bytes(range(256)) * (2**20 // 256)
     for block in (32768, 1024):

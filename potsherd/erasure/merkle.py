@@ -26,6 +26,7 @@ __all__ = [
     "cell_leaf",
     "cell_leaves",
     "cell_leaves_fast",
+    "cell_leaves_light",
     "prove",
     "prove_range",
     "root",
@@ -65,17 +66,23 @@ def cell_leaves(cells: Buffer, cell_size: int) -> bytes:
 
 
 def cell_leaves_fast(cells: Buffer, cell_size: int) -> bytes:
-    """`cell_leaves` by the compiled kernel where the run is worth loading it; for clients, not for nodes.
-
-    A node that only stores stays light: the kernel's compiler costs 60 MB.
-    """
+    """`cell_leaves` by the compiled kernel where the run is worth it; for clients, which may compile it."""
     if memoryview(cells).nbytes < KERNEL_BYTES_MIN or cell_size % KERNEL_STEP:
         return cell_leaves(cells, cell_size)
     if memoryview(cells).nbytes % cell_size:
         raise UsageError("a run that is not whole cells")
     from potsherd.kernels.choice import batch_hash  # not before there is enough to do
 
-    return batch_hash()(cells, cell_size)
+    return batch_hash(cells, cell_size)
+
+
+def cell_leaves_light(cells: Buffer, cell_size: int) -> bytes:
+    """`cell_leaves` for nodes: by the compiled kernel once its image is there, never with its compiler (60 MB)."""
+    if memoryview(cells).nbytes < KERNEL_BYTES_MIN or memoryview(cells).nbytes % cell_size:
+        return cell_leaves(cells, cell_size)
+    from potsherd.kernels.choice import light_hash
+
+    return light_hash(cells, cell_size)
 
 
 def _split(leaves: Buffer) -> list[bytes]:

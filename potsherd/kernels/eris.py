@@ -10,11 +10,12 @@ import ctypes
 import functools
 from pathlib import Path
 
+from potsherd.kernels.buffers import held
 from potsherd.kernels.ir import BLAKE2B_IV, SIGMA, eris_module
-from potsherd.kernels.llvm import Target, best_target, load
+from potsherd.kernels.llvm import Target, load
 from potsherd.ports import Buffer
 
-__all__ = ["ErisKernel", "keyed_state", "readable", "writable"]
+__all__ = ["ErisKernel", "keyed_state"]
 
 SECRETS_MAX = 64
 """Convergence secrets whose start state is remembered."""
@@ -55,29 +56,16 @@ def _turn(word: int, right: int) -> int:
     return (word >> right | word << (64 - right)) & _MASK
 
 
-def readable(buffer: Buffer) -> ctypes.Array[ctypes.c_char] | bytes:
-    """Something ctypes passes by address without copying."""
-    if isinstance(buffer, bytes):
-        return buffer
-    view = memoryview(buffer).cast("B")
-    if view.readonly:
-        return bytes(view)
-    return (ctypes.c_char * len(view)).from_buffer(view)
-
-
-def writable(buffer: bytearray | memoryview) -> ctypes.Array[ctypes.c_char]:
-    """The same for a result."""
-    view = memoryview(buffer).cast("B")
-    return (ctypes.c_char * len(view)).from_buffer(view)
-
-
 class ErisKernel:
     """See the module's text. Safe to use from several threads at a time."""
 
-    def __init__(self, target: Target | None = None, *, cache: Path | None = None) -> None:
-        """Raises KernelUnavailable."""
-        self.target = target or best_target()
-        library = load(eris_module(self.target.vector_bits), self.target, cache=cache)
+    def __init__(
+        self, target: Target | None = None, *, cache: Path | None = None, compiling: bool = True
+    ) -> None:
+        """Raises KernelUnavailable. The arguments are those of `llvm.load`."""
+        library, self.target = load(
+            "eris", lambda t: eris_module(t.vector_bits), target, cache=cache, compiling=compiling
+        )
         pointers = (_POINTER, _POINTER, _POINTER)
         self._encrypt = library.function(
             "eris_encrypt", (*pointers, _SIZE, _SIZE, _LEVEL, _POINTER, _SIZE)
@@ -108,9 +96,8 @@ class ErisKernel:
         blocks = size // block_size
         cipher, pairs = bytearray(size), bytearray(64 * blocks)
         if blocks:
-            out = (writable(cipher), writable(pairs))
-            source = readable(plain)
-            self._encrypt(source, *out, blocks, block_size, level, state, before)
+            with held([plain], [cipher, pairs]) as ((source,), out):
+                self._encrypt(source, *out, blocks, block_size, level, state, before)
         return cipher, pairs
 
     def decrypt(self, ciphertext: Buffer, keys: Buffer, block_size: int, level: int) -> Buffer:
@@ -119,8 +106,8 @@ class ErisKernel:
         blocks = size // block_size
         plain = bytearray(size)
         if blocks:
-            source, key = readable(ciphertext), readable(keys)
-            self._cipher(source, writable(plain), key, blocks, block_size, level)
+            with held([ciphertext, keys], [plain]) as ((source, key), (target,)):
+                self._cipher(source, target, key, blocks, block_size, level)
         return plain
 
     def references(self, blocks: Buffer, block_size: int) -> bytes:
@@ -128,7 +115,8 @@ class ErisKernel:
         count = memoryview(blocks).nbytes // block_size
         digests = bytearray(32 * count)
         if count:
-            self._hash(readable(blocks), writable(digests), count, block_size)
+            with held([blocks], [digests]) as ((source,), (target,)):
+                self._hash(source, target, count, block_size)
         return bytes(digests)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from potsherd.kernels.eris import readable, writable
+from potsherd.kernels.buffers import held
 from potsherd.kernels.gf import (
     Matrix,
     PlainEngine,
@@ -19,7 +19,7 @@ from potsherd.kernels.gf import (
     multiply,
 )
 from potsherd.kernels.gf_ir import GROUP_MAX, gf_module
-from potsherd.kernels.llvm import KernelUnavailable, Target, best_target, load
+from potsherd.kernels.llvm import KernelUnavailable, Target, load
 from potsherd.ports import Buffer
 
 __all__ = ["LlvmEngine"]
@@ -57,10 +57,13 @@ def _groups(outputs: int) -> list[int]:
 class LlvmEngine:
     """See gf.Engine. Checks itself against PlainEngine when it is made. Safe in several threads."""
 
-    def __init__(self, target: Target | None = None, *, cache: Path | None = None) -> None:
+    def __init__(
+        self, target: Target | None = None, *, cache: Path | None = None, compiling: bool = True
+    ) -> None:
         """Raises KernelUnavailable, also when the kernel gives other bytes than PlainEngine."""
-        self.target = target or best_target()
-        library = load(gf_module(self.target.gf_method), self.target, cache=cache)
+        library, self.target = load(
+            "gf", lambda t: gf_module(t.gf_method), target, cache=cache, compiling=compiling
+        )
         kinds = (_POINTER, _SIZE, _POINTER, _SIZE, _POINTER, _POINTER, *(_SIZE,) * 4)
         self._run: Callable[..., Any] = library.function("gf_multiply", kinds)
         entry = _affine if self.target.gf_method.startswith("gfni") else _nibbles
@@ -81,7 +84,8 @@ class LlvmEngine:
         size = check_multiply(matrix, inputs, outputs)
         whole = size - size % STEP
         if whole and inputs and outputs:
-            self._call(matrix, [readable(b) for b in inputs], [writable(b) for b in outputs], 1, 0, 0, whole)  # fmt: skip
+            with held(inputs, outputs) as (sources, targets):
+                self._call(matrix, sources, targets, 1, 0, 0, whole)
         elif outputs and not inputs:
             PlainEngine().multiply(matrix, inputs, outputs)
         if size != whole and inputs and outputs:
@@ -97,7 +101,8 @@ class LlvmEngine:
         """The last bytes, in copies filled up with zeros."""
         filled = [bytes(memoryview(b).cast("B")[start:]).ljust(STEP, b"\0") for b in inputs]
         results = [bytearray(STEP) for _ in outputs]
-        self._call(matrix, filled, [writable(b) for b in results], 1, 0, 0, STEP)
+        with held(filled, results) as (sources, targets):
+            self._call(matrix, sources, targets, 1, 0, 0, STEP)
         for output, result in zip(outputs, results, strict=True):
             view = memoryview(output).cast("B")[start:]
             view[:] = result[: len(view)]
@@ -118,33 +123,29 @@ class LlvmEngine:
             return
         if not rows or not outputs:
             return
-        source = readable(table)
-        base = _address(source)
-        starts = (_POINTER * k)(*(base + i * cell_size for i in range(k)))
-        self._call(matrix, [source], [writable(o) for o in outputs], rows, k * cell_size, cell_size, cell_size, starts)  # fmt: skip
+        with held([table], outputs) as ((base,), targets):
+            starts = [base + i * cell_size for i in range(k)]
+            self._call(matrix, starts, targets, rows, k * cell_size, cell_size, cell_size)
 
     def _call(
         self,
         matrix: Matrix,
-        inputs: Sequence[Any],
-        outputs: Sequence[Any],
+        inputs: Sequence[int],
+        outputs: Sequence[int],
         rows: int,
         in_stride: int,
         out_stride: int,
         size: int,
-        starts: Any = None,
     ) -> None:
+        """`inputs` and `outputs` are addresses."""
         groups = _groups(len(matrix))
-        group_array = (_SIZE * len(groups))(*groups)
-        if starts is None:
-            starts = _addresses(inputs)
         self._run(
             self._tables(matrix),
             len(matrix[0]),
-            group_array,
+            (_SIZE * len(groups))(*groups),
             len(groups) // 2,
-            starts,
-            _addresses(outputs),
+            (_POINTER * len(inputs))(*inputs),
+            (_POINTER * len(outputs))(*outputs),
             rows,
             in_stride,
             out_stride,
@@ -159,14 +160,3 @@ class LlvmEngine:
         PlainEngine().multiply(matrix, inputs, plain)
         if ours != plain:
             raise KernelUnavailable(f"{self.name} gives wrong results on this machine")
-
-
-def _addresses(buffers: Sequence[Any]) -> Any:
-    return (_POINTER * len(buffers))(*map(_address, buffers))
-
-
-def _address(buffer: Any) -> int:
-    """Without `ctypes.cast`, which makes a reference cycle: buffers would live until the next collection."""
-    if isinstance(buffer, bytes):
-        return ctypes.c_void_p.from_buffer(ctypes.c_char_p(buffer)).value or 0
-    return ctypes.addressof(buffer)

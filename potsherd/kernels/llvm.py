@@ -1,4 +1,4 @@
-"""Compiles kernels at run time with llvmlite, and keeps the machine code on disk (docs/design/kernels.md).
+"""Compiles kernels at run time with llvmlite, once for a machine (docs/design/kernels.md).
 
 llvmlite is optional (`pip install potsherd[fast]`): without it `load` raises KernelUnavailable and the
 plain engines do the work. Calls go through ctypes, which releases the GIL.
@@ -6,29 +6,29 @@ plain engines do the work. Calls go through ctypes, which releases the GIL.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
-import os
 import platform
-import tempfile
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from potsherd.errors import PotsherdError
+from potsherd.kernels import image
 
-if TYPE_CHECKING:
-    from llvmlite import binding as llvm_binding
-
-__all__ = ["TARGETS", "KernelUnavailable", "Library", "Target", "best_target", "load", "targets"]
-
-CACHE_FILES_MAX = 32
-"""Compiled kernels kept on disk; the oldest go first."""
-CACHE_VERSION = b"potsherd kernels 1"
+__all__ = [
+    "TARGETS",
+    "KernelUnavailable",
+    "Library",
+    "Target",
+    "best_target",
+    "compile_object",
+    "load",
+    "targets",
+]
 
 
 class KernelUnavailable(PotsherdError):  # noqa: N818 (a state of the machine, not a fault)
@@ -100,47 +100,67 @@ def best_target() -> Target:
     return targets()[0]
 
 
-class Library:
+class Library(Protocol):
     """Functions of one compiled module."""
-
-    def __init__(self, engine: Any) -> None:
-        self._engine = engine
 
     def function(self, name: str, arguments: Sequence[type[Any]]) -> Any:
         """The function as a ctypes callable; it returns nothing and releases the GIL."""
-        address = self._engine.get_function_address(name)
-        if not address:
-            raise KernelUnavailable(f"the compiled kernel has no {name}")
-        return ctypes.CFUNCTYPE(None, *arguments)(address)
 
 
-def load(text: str, target: Target, *, cache: Path | None = None) -> Library:
-    """Compile a module's text, or take its machine code from `cache`. Raises KernelUnavailable.
+def load(
+    kind: str,
+    text: Callable[[Target], str],
+    target: Target | None = None,
+    *,
+    cache: Path | None = None,
+    compiling: bool = True,
+) -> tuple[Library, Target]:
+    """The kernel of that kind: its image if `cache` has one, else compiled now, and for which target.
 
-    The folder is the user's own (0700); a file is used only when the digest it begins with is that of
-    the rest, and its name is a digest of text, target, processor and LLVM version.
+    `target` None is the best of this machine. With `compiling` False llvmlite is not even looked for.
+    Raises KernelUnavailable.
+    """
+    name = image.file_name(kind, target.name if target else None) if cache else None
+    if cache is not None and name is not None:
+        found = image.open_image(cache, name)
+        made_for = next((t for t in TARGETS if found and t.name == found.target), None)
+        if found is not None and made_for is not None:
+            return found, made_for
+    if not compiling:
+        raise KernelUnavailable("no compiled kernel is there yet")
+    chosen = target or best_target()
+    code = compile_object(text(chosen), chosen, tuned=chosen == best_target())
+    if cache is not None and name is not None and sys.platform == "linux":
+        image.keep(cache, name, image.link(code, chosen.name))
+        found = image.open_image(cache, name)
+        if found is not None:
+            return found, chosen
+    return _Compiled(code), chosen
+
+
+def compile_object(
+    text: str, target: Target, *, tuned: bool = False, triple: str | None = None
+) -> bytes:
+    """A relocatable object of a module's text, for any processor that LLVM knows by `triple`.
+
+    `tuned`: for this very processor, else for all that have the target's instruction sets.
     """
     llvm = _binding()
-    tuned = target is best_target()
-    cpu = llvm.get_host_cpu_name() if tuned else target.cpu
-    features = llvm.get_host_cpu_features().flatten() if tuned else ""
-    machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=cpu, features=features, opt=3, jit=True
+    if triple is None:
+        chosen = llvm.Target.from_default_triple()
+    else:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        chosen = llvm.Target.from_triple(triple)
+    machine = chosen.create_target_machine(
+        cpu=llvm.get_host_cpu_name() if tuned else target.cpu,
+        features=llvm.get_host_cpu_features().flatten() if tuned else "",
+        opt=3,
+        reloc="pic",
+        codemodel="small",
     )
-    name = _name(text, cpu, features, llvm.llvm_version_info)
-    code = _cached(cache, name)
-    if code is None:
-        code = _compile(llvm, text, machine)
-        _keep(cache, name, code)
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-    engine.finalize_object()
-    _KEPT.append(engine)
-    return Library(engine)
-
-
-def _compile(llvm: llvm_binding, text: str, machine: Any) -> bytes:  # type: ignore[valid-type, unused-ignore]
     module = llvm.parse_assembly(text)
+    module.triple = chosen.triple
     module.verify()
     # Nothing here gains from the vectorisers: the text is vectors already.
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
@@ -151,38 +171,20 @@ def _compile(llvm: llvm_binding, text: str, machine: Any) -> bytes:  # type: ign
     return code
 
 
-def _name(text: str, cpu: str, features: str, version: tuple[int, ...]) -> str:
-    parts = (CACHE_VERSION, text, cpu, features, repr(version), platform.machine())
-    state = blake2b(digest_size=16)
-    for part in parts:
-        encoded = part if isinstance(part, bytes) else part.encode()
-        state.update(len(encoded).to_bytes(8, "big") + encoded)
-    return state.hexdigest() + ".o"
+class _Compiled:
+    """An object that LLVM has loaded: where there are no images."""
 
+    def __init__(self, code: bytes) -> None:
+        llvm = _binding()
+        machine = llvm.Target.from_default_triple().create_target_machine(opt=3, jit=True)
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        self._engine.finalize_object()
+        _KEPT.append(self._engine)
 
-def _cached(cache: Path | None, name: str) -> bytes | None:
-    if cache is None:
-        return None
-    with contextlib.suppress(OSError):
-        folder = cache.stat()
-        if hasattr(os, "getuid") and (folder.st_uid != os.getuid() or folder.st_mode & 0o022):
-            return None  # somebody else could have put code there
-        data = (cache / name).read_bytes()
-        if blake2b(data[32:], digest_size=32).digest() == data[:32]:
-            return data[32:]
-    return None
-
-
-def _keep(cache: Path | None, name: str, code: bytes) -> None:
-    """Write to the cache; a disk that refuses costs only the next start."""
-    if cache is None:
-        return
-    with contextlib.suppress(OSError):
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=cache)
-        with os.fdopen(handle, "wb") as file:
-            file.write(blake2b(code, digest_size=32).digest() + code)
-        Path(temporary).replace(cache / name)
-        files = sorted(cache.glob("*.o"), key=lambda path: path.stat().st_mtime)
-        for old in files[:-CACHE_FILES_MAX]:
-            old.unlink()
+    def function(self, name: str, arguments: Sequence[type[Any]]) -> Any:
+        """See Library."""
+        address = self._engine.get_function_address(name)
+        if not address:
+            raise KernelUnavailable(f"the compiled kernel has no {name}")
+        return ctypes.CFUNCTYPE(None, *arguments)(address)

@@ -35,6 +35,7 @@ from potsherd.errors import (
     RefusedError,
     UsageError,
 )
+from potsherd.kernels.choice import cache_folder
 from potsherd.node.session import Session
 from potsherd.ports import Address, Env, Rng
 from potsherd.service.local import call, clear, running
@@ -217,6 +218,7 @@ class Lab:
         folder = self._node_folder(index)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("POTSHERD_")}
         environment[HOME_VARIABLE] = str(folder)
+        environment["POTSHERD_KERNEL_CACHE"] = str(cache_folder())  # compiled once for all of them
         with (folder / "log").open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "potsherd", "node", "run"],

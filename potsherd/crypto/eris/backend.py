@@ -7,7 +7,6 @@ of blocks that lie one behind the other.
 
 from __future__ import annotations
 
-import functools
 from hashlib import blake2b, shake_128
 from typing import Protocol
 
@@ -19,7 +18,7 @@ from potsherd.ports import Buffer
 __all__ = ["Backend", "LazyBackend", "PlainBackend", "default_backend", "self_check"]
 
 KERNEL_BYTES_MIN = 64 * 1024
-"""Smaller batches never cause a kernel to be loaded (60 MB and 0.1 s): a node that stores stays light."""
+"""Smaller batches are for the plain backend: looking for a kernel and checking it takes some milliseconds."""
 
 _COUNTER_AND_NONCE = 16  # bytes that `cryptography` wants: 4 of block counter, 12 of nonce
 
@@ -122,13 +121,6 @@ def _encrypt(
 _PLAIN = PlainBackend()
 
 
-@functools.cache
-def _fastest() -> Backend:
-    from potsherd.kernels.choice import eris_kernel  # not before there is enough to do
-
-    return eris_kernel(self_check) or _PLAIN
-
-
 class LazyBackend:
     """The compiled kernel, where there is one, for batches worth it; `PlainBackend` for the others."""
 
@@ -152,7 +144,11 @@ class LazyBackend:
 
 
 def _backend_for(batch: Buffer) -> Backend:
-    return _fastest() if len(batch) >= KERNEL_BYTES_MIN else _PLAIN
+    if len(batch) < KERNEL_BYTES_MIN:
+        return _PLAIN
+    from potsherd.kernels.choice import eris_kernel  # not before there is something to do
+
+    return eris_kernel(self_check).get(len(batch)) or _PLAIN
 
 
 _LAZY = LazyBackend()

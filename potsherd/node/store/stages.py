@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import Any
 
 from potsherd.erasure.layout import CELL_SIZE
-from potsherd.erasure.merkle import HASH_SIZE, cell_leaf
+from potsherd.erasure.merkle import HASH_SIZE, cell_leaves_light
 from potsherd.errors import NotFoundError, QuotaError
 from potsherd.node.store.ledger import Reservation
 from potsherd.node.store.types import StoreConfig
@@ -34,9 +34,10 @@ class LeafHasher:
         view = memoryview(data).cast("B")
         at = 0
         while at < len(view):
-            if self._missing == CELL_SIZE and len(view) - at >= CELL_SIZE:
-                self._leaves += cell_leaf(view[at : at + CELL_SIZE])
-                at += CELL_SIZE
+            whole = (len(view) - at) // CELL_SIZE * CELL_SIZE
+            if self._missing == CELL_SIZE and whole:
+                self._leaves += cell_leaves_light(view[at : at + whole], CELL_SIZE)
+                at += whole
                 continue
             part = view[at : at + self._missing]
             self._partial = self._partial or blake2b(digest_size=HASH_SIZE)

@@ -7,7 +7,6 @@ from hashlib import blake2b
 import pytest
 
 from potsherd.crypto import eris
-from potsherd.crypto.eris import backend as module
 from potsherd.crypto.eris.backend import KERNEL_BYTES_MIN, LazyBackend, PlainBackend, self_check
 from potsherd.ports import Buffer
 
@@ -84,21 +83,35 @@ def test_an_empty_batch() -> None:
     assert PLAIN.decrypt(b"", b"", 1024, 0) == b""
 
 
-def test_small_batches_load_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+class Kernels:
+    """Stands for what `eris_kernel` gives: notes the work it hears of, and has `kernel`."""
 
-    def fastest() -> PlainBackend:
-        asked.append(True)
-        return PLAIN
+    def __init__(self, kernel: PlainBackend | None) -> None:
+        self.kernel = kernel
+        self.asked: list[int] = []
 
-    monkeypatch.setattr(module, "_fastest", fastest)
+    def get(self, size: int) -> PlainBackend | None:
+        self.asked.append(size)
+        return self.kernel
+
+
+class Marked(PlainBackend):
+    def references(self, blocks: Buffer, block_size: int) -> bytes:
+        return b"from the kernel"
+
+
+def test_small_batches_look_for_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = Kernels(Marked())
+    monkeypatch.setattr("potsherd.kernels.choice.eris_kernel", lambda check: kernels)
     lazy = eris.default_backend()
-    lazy.references(bytes(KERNEL_BYTES_MIN - 1024), 1024)
-    assert not asked
-    lazy.references(bytes(KERNEL_BYTES_MIN), 1024)
-    assert asked
+    small = bytes(KERNEL_BYTES_MIN - 1024)
+    assert lazy.references(small, 1024) == PLAIN.references(small, 1024)
+    assert kernels.asked == []
+    assert lazy.references(bytes(KERNEL_BYTES_MIN), 1024) == b"from the kernel"
+    assert kernels.asked == [KERNEL_BYTES_MIN]
 
 
 def test_without_kernels_the_plain_backend_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("potsherd.kernels.choice.eris_kernel", lambda check: None)
-    assert isinstance(module._fastest.__wrapped__(), PlainBackend)
+    monkeypatch.setattr("potsherd.kernels.choice.eris_kernel", lambda check: Kernels(None))
+    batch = bytes(KERNEL_BYTES_MIN)
+    assert eris.default_backend().references(batch, 1024) == PLAIN.references(batch, 1024)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 from pathlib import Path
 
 import pytest
@@ -120,24 +119,6 @@ def test_every_text_is_well_formed() -> None:
     texts += [gf_module(m) for m in METHODS if m != "neon"]
     for text in texts:
         binding.parse_assembly(text).verify()
-
-
-def test_the_cache_is_used_only_when_it_is_whole_and_ours(tmp_path: Path) -> None:
-    folder = tmp_path / "cache"
-    ErisKernel(TARGETS[-1], cache=folder)
-    (file,) = folder.glob("*.o")
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-1])
-    ErisKernel(TARGETS[-1], cache=folder)
-    assert file.read_bytes()[32:] != whole[32:-1], "a torn file is made again"
-    marked = file.stat().st_mtime_ns
-    ErisKernel(TARGETS[-1], cache=folder)
-    assert file.stat().st_mtime_ns == marked, "a whole file is used as it is"
-    folder.chmod(0o777)
-    assert llvm._cached(folder, file.name) is None
-    folder.chmod(0o700)
-    if hasattr(os, "getuid"):
-        assert llvm._cached(folder, file.name) is not None
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
