@@ -46,6 +46,14 @@ class DhtConfig:
     # Requests
     retry_timeouts_s: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Waiting time after each transmission; a contact is silent after the first, failed after all."""
+    suspect_s: float = 20.0
+    """A contact that was silent is pinged, not waited for, by look-ups of the next so many seconds."""
+    suspects_max: int = 1024
+    """Silent contacts remembered; the oldest goes first."""
+    join_wait_s: float = 0.6
+    """After the first known node has answered, joining waits so long for the others."""
+    regreet_s: float = 5.0
+    """A known node that greets anew (it has started again) is given its records back at most this often."""
     requests_max: int = 1024
     """Requests in flight; one more fails at once."""
     sessions_max: int = 4096

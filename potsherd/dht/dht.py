@@ -69,11 +69,28 @@ class Dht:
         others = [(key, address) for key, address in bootstrap if key != own_key]
         if not others:
             return
-        outcomes = await asyncio.gather(
-            *(self._greet(key, address) for key, address in others), return_exceptions=True
-        )
-        _judge_greetings(outcomes)
+        await self._greet_some(others)
         await self._look_around()
+
+    async def _greet_some(self, others: Sequence[tuple[bytes, Address]]) -> None:
+        """Greet all; once one has answered, the others get `join_wait_s` more: some may be gone."""
+        tasks = [asyncio.create_task(self._greet(key, address)) for key, address in others]
+        pending = set(tasks)
+        answered = False
+        try:
+            while pending:
+                wait_s = self._engine.config.join_wait_s if answered else None
+                done, pending = await asyncio.wait(
+                    pending, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if answered and not done:
+                    break
+                answered = answered or any(task.exception() is None for task in done)
+        finally:
+            for task in pending:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        _judge_greetings([o for o in outcomes if not isinstance(o, asyncio.CancelledError)])
 
     async def close(self) -> None:
         """End all that is under way and free the socket; records kept for others are gone."""
@@ -195,7 +212,8 @@ class Dht:
         """Get to know the own neighbourhood, then parts of the id space that are far from it."""
         engine, own = self._engine, number(self._engine.membrane.my_id)
         if engine.role == "client":
-            await engine.look_up(engine.membrane.my_id, width=engine.config.client_width)
+            width = engine.config.client_width
+            await engine.look_up(engine.membrane.my_id, width=width, patient=False)
             return
         await engine.look_up(engine.membrane.my_id)
         for bit in range(engine.config.join_lookups):

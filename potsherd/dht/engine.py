@@ -6,9 +6,11 @@ Decisions are in `exchange`, `lookup`, `routing`, `keeper`; here is what waits.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 from potsherd.dht.addresses import Contact, diallable
 from potsherd.dht.config import DhtConfig
@@ -43,6 +45,7 @@ CONTACTS_MIN = 8
 """Contacts that an answer should give before it is not paged any further."""
 
 KeptRecord = Announcement | Presence
+K = TypeVar("K")
 
 
 class Engine:
@@ -63,7 +66,12 @@ class Engine:
         self.keeper = Keeper(membrane, config, env.rng, self.table, self.admissions)
         self.exchange = Exchange(membrane, config, env.rng, self.admissions, self, self.counters)
         self.on_newcomer: Callable[[Contact], None] = lambda _: None
-        """Called with each donor that is new in the table."""
+        """Called with each donor that is new in the table, or has started again."""
+        self._suspects: OrderedDict[Contact, float] = OrderedDict()
+        self._greeted: OrderedDict[bytes, float] = OrderedDict()  # by id, when it last counted
+        self._anew: OrderedDict[bytes, float] = (
+            OrderedDict()
+        )  # of these, who has not answered since
         self._datagrams = datagrams
         self._slots = asyncio.Semaphore(config.lookups_parallel)
         self._probed: dict[Contact, None] = {}
@@ -131,10 +139,37 @@ class Engine:
             return Pong() if isinstance(request.message, Ping) else None
         return self.keeper.answer(request, now, utc)
 
-    def heard(self, contact: Contact, now: float) -> None:
-        """See `exchange.Handler`: ping a donor that could enter the table, to prove its address."""
-        if self.table.wants(contact):
+    def heard(self, contact: Contact, now: float, *, greets: bool) -> None:
+        """See `exchange.Handler`: ping a donor that could enter the table, to prove its address.
+
+        One that is in the table and shows its chain once more has started again, without the records
+        that it kept: when it answers, it counts as new.
+        """
+        if (greets and self._greets_anew(contact, now)) or self.table.wants(contact):
             self.probe(contact)
+
+    def _greets_anew(self, contact: Contact, now: float) -> bool:
+        last = self._greeted.get(contact.dht_id, float("-inf"))
+        if now - last < self.config.regreet_s:
+            return False
+        _remember(self._greeted, contact.dht_id, now, self.config.sessions_max)
+        _remember(self._anew, contact.dht_id, now, self.config.sessions_max)
+        return True
+
+    def suspect(self, contact: Contact) -> bool:
+        """Whether it has been silent just now; then it is pinged, and nobody waits for it."""
+        since = self._suspects.get(contact)
+        if since is None:
+            return False
+        if self.env.monotonic() - since > self.config.suspect_s:
+            del self._suspects[contact]
+            return False
+        self.probe(contact)
+        return True
+
+    def fell_silent(self, contact: Contact) -> None:
+        """It has not answered in the first waiting time."""
+        _remember(self._suspects, contact, self.env.monotonic(), self.config.suspects_max)
 
     def probe(self, contact: Contact) -> None:
         """Ping without waiting; at most `probes_max` at a time."""
@@ -169,14 +204,17 @@ class Engine:
     def _learn(self, contact: Contact, outcome: Answer | Failure, sent_at: float) -> None:
         now = self.env.monotonic()
         if isinstance(outcome, Answer):
+            self._suspects.pop(contact, None)
             if outcome.peer.role == "donor":
                 self._met(Contact(outcome.peer.dht_id, contact.key, contact.address), now)
         elif outcome in ("timeout", "membership") and not self.exchange.deaf_since(sent_at):
             self.table.failed(contact, now)
+            self.fell_silent(contact)
 
     def _met(self, contact: Contact, now: float) -> None:
         is_new, doubtful = self.table.seen(contact, now)
-        if is_new:
+        anew = self._anew.pop(contact.dht_id, None) is not None
+        if is_new or anew:
             self.on_newcomer(contact)
         if doubtful is not None:
             self.probe(doubtful)
@@ -198,20 +236,38 @@ class Engine:
     # Look-ups
 
     async def look_up(
-        self, target: bytes, *, kind: Kind = Kind.NODES, want: int = 0, width: int | None = None
+        self,
+        target: bytes,
+        *,
+        kind: Kind = Kind.NODES,
+        want: int = 0,
+        width: int | None = None,
+        patient: bool = True,
     ) -> Search:
-        """Find the nearest nodes, and with `kind` records until `want` distinct ones are found."""
+        """Find the nearest nodes, and with `kind` records until `want` distinct ones are found.
+
+        Not `patient`: silent contacts are not waited for at the end.
+        """
         async with self._slots:
             now = self.env.monotonic()
             self.table.touch(target, now)
             seeds = self.table.nearest(target, self.config.keepers)
             lookup = Lookup(target, seeds, self.config, width=width)
+            if not patient:
+                lookup.hurry()
             search = Search(self, lookup, kind, want)
             await search.run()
         self.counters.lookups += 1
         self.counters.lookup_asks += lookup.asked
         self.counters.lookup_hops += lookup.hops()
         return search
+
+
+def _remember(table: OrderedDict[K, float], key: K, when: float, entries_max: int) -> None:
+    table[key] = when
+    table.move_to_end(key)
+    if len(table) > entries_max:
+        table.popitem(last=False)
 
 
 def _error(failure: Failure) -> PotsherdError:
@@ -261,12 +317,23 @@ class Search:
             async with asyncio.timeout(self.engine.config.lookup_timeout_s):
                 while not self.lookup.done() or self._complete():
                     self._wake.clear()
-                    for candidate in self.lookup.next_asks():
-                        self._ask(candidate, 0, 0)
+                    self._ask_next()
                     if not self.lookup.done():
                         await self._wake.wait()
         except TimeoutError:
             self.lookup.stop()
+
+    def _ask_next(self) -> None:
+        """Ask whom the look-up wants asked; those who were silent just now are given up at once."""
+        while asks := self.lookup.next_asks():
+            given_up = [c for c in asks if self.engine.suspect(c.contact)]
+            for candidate in asks:
+                if candidate in given_up:
+                    self.lookup.failed(candidate)
+                else:
+                    self._ask(candidate, 0, 0)
+            if not given_up:
+                return
 
     def _complete(self) -> bool:
         """Ask the nearest few for what was cut from their answers; whether there was any."""
@@ -289,6 +356,7 @@ class Search:
         )
 
     def _silent(self, candidate: Candidate) -> None:
+        self.engine.fell_silent(candidate.contact)
         self.lookup.silent(candidate)
         self._wake.set()
 

@@ -95,8 +95,8 @@ class Handler(Protocol):
     def answer(self, request: Request, now: float, utc: float) -> Record | None:
         """The reply, its body at most `request.room` bytes; None drops the request."""
 
-    def heard(self, contact: Contact, now: float) -> None:
-        """A donor has sent a request; its address is not proven."""
+    def heard(self, contact: Contact, now: float, *, greets: bool) -> None:
+        """A donor has sent a request; its address is not proven. `greets`: its chain came along."""
 
 
 @dataclass(slots=True)
@@ -409,7 +409,8 @@ class Exchange:
         request = Request(session.peer, sealed.key, sender, session.chain, message, room)
         reply = self._handler.answer(request, now, utc)
         if session.peer.role == "donor":
-            self._handler.heard(Contact(session.peer.dht_id, sealed.key, sender), now)
+            contact = Contact(session.peer.dht_id, sealed.key, sender)
+            self._handler.heard(contact, now, greets=frame.chain is not None)
         if reply is None:
             return Drop.NOT_ANSWERED
         return self._reply(sealed.key, frame, reply, chain, sender, size)

@@ -162,6 +162,11 @@ class Lookup:
         kept = capped([c.contact for c in found], self._config.prefix_nodes_max)
         return [self._candidates[contact] for contact in kept[: self._width]]
 
+    @property
+    def known(self) -> int:
+        """How many contacts were named, whether they answered or not."""
+        return len(self._candidates)
+
     def hops(self) -> int:
         """How many contacts led to the nearest that answered; 0 when none did."""
         nearest = self.nearest()

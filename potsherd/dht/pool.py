@@ -58,11 +58,15 @@ class PoolScan:
         """The nearest id not covered yet: what to look up now."""
         return (self._target ^ self._frontier).to_bytes(ID_BITS // 8, "big")
 
-    def found_nodes(self, nearest: Sequence[Contact]) -> None:
-        """What the look-up for `point` gave: sets the block that is asked for now."""
+    def found_nodes(self, nearest: Sequence[Contact], known: int) -> None:
+        """What the look-up for `point` gave: sets the block that is asked for now.
+
+        `known` counts those too who were named and did not answer: only when all of them are fewer
+        than K was nobody left out of the answers for the sake of one that is gone.
+        """
         self.blocks += 1
         bits = ID_BITS
-        if len(nearest) >= self._config.keepers:
+        if known >= self._config.keepers and nearest:
             point = self._target ^ self._frontier
             farthest = max(number(contact.dht_id) ^ point for contact in nearest)
             bits = max(0, farthest.bit_length() - 1)
@@ -107,7 +111,7 @@ async def query_pool(engine: Engine, target: bytes, count: int) -> list[Presence
     while not scan.done():
         search = await engine.look_up(scan.point())
         contacts = [candidate.contact for candidate in search.nearest()]
-        scan.found_nodes(contacts)
+        scan.found_nodes(contacts, search.lookup.known)
         answered = 0
         for contact in contacts:
             if answered >= engine.config.pool_cover:

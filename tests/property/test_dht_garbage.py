@@ -172,7 +172,7 @@ class Node:
     def answer(self, request: Request, now: float, utc: float) -> Record | None:
         return self.keeper.answer(request, now, utc)
 
-    def heard(self, one: Contact, now: float) -> None:
+    def heard(self, one: Contact, now: float, *, greets: bool) -> None:
         self.table.wants(one)
 
     def take(self, data: bytes) -> None:

@@ -90,7 +90,7 @@ class Side:
         self.requests.append(request)
         return Pong() if isinstance(request.message, Ping) else self.reply
 
-    def heard(self, contact: Contact, now: float) -> None:
+    def heard(self, contact: Contact, now: float, *, greets: bool) -> None:
         """See `exchange.Handler`."""
         self.met.append(contact)
 

@@ -46,7 +46,7 @@ class Country:
         live = [d for d in self.donors if hiding or d not in mute]
         while not scan.done():
             nearest = ranked(live, scan.point())[: self.config.keepers]
-            scan.found_nodes(nearest)
+            scan.found_nodes(nearest, len(nearest))
             for who in nearest[: self.config.pool_cover]:
                 for donor in [] if who in mute else self.kept[who]:
                     scan.add(presence_of(donor))
