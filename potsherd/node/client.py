@@ -24,6 +24,7 @@ from potsherd.node.records import (
     RosterEntry,
     Staged,
 )
+from potsherd.node.repair import records as repair_records
 from potsherd.node.rpc import HELLO_TIMEOUT_S, Caller, Methods
 from potsherd.node.statements import open_roster, open_roster_entry
 from potsherd.ports import Address, Buffer, Env, Identity, Stream
@@ -205,6 +206,19 @@ class Peer:
         if newest.node != self.key or newest.counter < shown.counter:
             raise IntegrityError("the node answered with an entry that is not its newest")
         return data
+
+    async def last_seen(self, nodes: Sequence[bytes]) -> list[int | None]:
+        """For each of up to LAST_SEEN_MAX nodes: seconds since the peer has seen it; None: never."""
+        query = repair_records.LastSeenQuery(tuple(nodes))
+        ages = (await self._caller.call(Methods.LAST_SEEN, query)).body.ages
+        if len(ages) != len(nodes):
+            raise PeerError("the peer answered about another number of nodes")
+        return list(ages)
+
+    async def claim(self, claim: bytes) -> bytes:
+        """Tell of a signed RepairClaim of our own; the one that stands there now, empty if none. Unverified."""
+        reply = await self._caller.call(Methods.CLAIM, repair_records.ClaimPut(claim))
+        return reply.body.claim
 
     async def put_lease(self, lease: bytes, paths: Sequence[LeasePath]) -> None:
         """Hand over a signed lease with the paths of segments that the node holds; in batches."""

@@ -78,6 +78,9 @@ class Watched:
     near: bytes
     """Placement key of a segment that we share: in its pool the node's presence is found."""
     address: Address | None = None
+    """Where to ask it; None when it did not answer there."""
+    met_at: Address | None = None
+    """Where it last answered a heartbeat."""
     domains: tuple[tuple[str, str], ...] = ()
     """Failure domains, as its presence says (placement.domains_of)."""
     answered: bool = False
@@ -200,6 +203,7 @@ class PeerTable:
         peer.seen_utc = utc
         peer.answered = True
         peer.address = address or peer.address
+        peer.met_at = address or peer.met_at
         peer.away = peer.gone = False
         peer.fails = 0
         peer.silent_s = peer.vouched_s = peer.frozen_s = peer.freeze_left_s = 0.0
@@ -235,7 +239,7 @@ class PeerTable:
             return False
         peer.vouched_s, peer.frozen_s = upto, 0.0
         peer.missed_s = min(peer.missed_s, age_s)
-        peer.gone = False
+        peer.gone = peer.gone and self._is_lost(peer, urgent=False)
         return True
 
     def audited(self, key: bytes, passed: bool) -> None:
@@ -344,7 +348,9 @@ class PeerTable:
         recent = [
             p for p in self._peers.values() if p.answered and not p.gone and now - p.seen < memory
         ]
-        others = [at for at in self._others.values() if now - at < memory]
+        others = [
+            at for k, at in self._others.items() if now - at < memory and k not in self._peers
+        ]
         expected = sum(p.habits.availability(utc) for p in recent)
         share = expected / len(recent) if recent else 1.0
         reached = sum(not p.away for p in recent)
@@ -428,6 +434,11 @@ class PeerTable:
         """Placement key of a segment that we share with the node; empty when unknown."""
         peer = self._peers.get(key)
         return peer.near if peer else b""
+
+    def domains_of(self, key: bytes) -> tuple[tuple[str, str], ...]:
+        """Failure domains of the node, as far as its presence has been seen."""
+        peer = self._peers.get(key)
+        return peer.domains if peer else ()
 
     def availability(self, key: bytes) -> float:
         """Share of heartbeats answered, over all hours of the week; 1.0 for a node never asked."""

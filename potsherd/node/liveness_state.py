@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from potsherd.dht.addresses import AddressField
 from potsherd.errors import MalformedError
 from potsherd.node.habits import ABSENCES_MAX, HOURS_PER_WEEK, Absence, Habits
 from potsherd.node.liveness import Watched
 from potsherd.node.records import DATE_MAX
+from potsherd.ports import Address
 from potsherd.wire import Bool, Bytes, ListOf, Opt, Record, Tuple, Uint
 
 __all__ = ["PeerState", "state_of", "watched_of"]
@@ -19,10 +21,12 @@ WEEKS_MAX = 2**24 - 1
 
 @dataclass(frozen=True)
 class PeerState(Record):
-    """One peer's liveness: times in whole seconds, about 450 bytes, 620 while it is silent."""
+    """One peer's liveness: times in whole seconds, about 470 bytes, 640 while it is silent."""
 
     SIZE_MAX: ClassVar[int] = 768
     near: Annotated[bytes, Bytes(max=20)]
+    address: Annotated[Address | None, Opt(AddressField())]
+    """Where it was last met: a node finds its peers again without the DHT."""
     answered: Annotated[bool, Bool()]
     seen: Annotated[int, Uint(DATE_MAX)]
     """Date of the last sign of life."""
@@ -59,6 +63,7 @@ def state_of(peer: Watched) -> PeerState:
     habits = peer.habits
     return PeerState(
         near=peer.near,
+        address=peer.met_at,
         answered=peer.answered,
         seen=min(DATE_MAX, max(0, int(peer.seen_utc))),
         away=peer.away,
@@ -100,6 +105,8 @@ def watched_of(state: PeerState, now: float, utc: float, interval_s: float) -> W
         asked=due,
         counted=due,
         near=state.near,
+        address=state.address,
+        met_at=state.address,
         answered=state.answered,
         fails=int(state.away),
         away=state.away,

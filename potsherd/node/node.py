@@ -31,6 +31,7 @@ from potsherd.node.membrane import Gate, NodeMembrane
 from potsherd.node.peers import Heartbeats, PeerBook
 from potsherd.node.placement import Candidate, domains_of, free_class
 from potsherd.node.records import RosterEntry
+from potsherd.node.repair.journal import Line
 from potsherd.node.repair.plan import PlaceView
 from potsherd.node.repair.upkeep import Upkeep, UpkeepStatistics
 from potsherd.node.rosters import Rosters
@@ -178,7 +179,12 @@ class Node:
         await self._peer_book.load()
         stack.push_async_callback(self._save_peers)
         self._rosters = Rosters(
-            env, self.store, self.identity, told=self._told, proven=self.peers.proven
+            env,
+            self.store,
+            self.identity,
+            told=self._told,
+            proven=self.peers.proven,
+            came_up=lambda held, entries: self._upkeep.came_up(held, entries),
         )
         self._server = Server(
             env,
@@ -205,6 +211,7 @@ class Node:
         self.leaving = self._make_leaving()
         await self.leaving.restore()
         self._upkeep = self._make_upkeep()
+        await self._upkeep.load()
         self._assembled.set()
         await self.dht.start([])
         await self._join(bootstrap)
@@ -337,7 +344,7 @@ class Node:
             self.peers,
             ping=self.dht.ping,
             find=lambda key, near: self.session.locate(key, near or None),
-            changed=self._announcer.holders_changed,
+            changed=self._holders_changed,
             met=self._upkeep.met,
             contacts=lambda: [contact.key for contact in self.dht.contacts()],
             tick_s=min(60.0, settings.heartbeat_s / HEARTBEAT_TICKS),
@@ -488,6 +495,7 @@ class Node:
         for key in keys:
             if key != self.identity.key:
                 self.peers.watch(key, now)
+        await self._peer_book.save_new()
 
     async def _save_peers(self) -> None:
         try:
@@ -537,9 +545,28 @@ class Node:
         """See `Neighbours.committed`."""
         self._announcer.committed(held)
 
+    def seen_ago(self, key: bytes) -> int | None:
+        """See `Neighbours.seen_ago`."""
+        if key == self.identity.key:
+            return 0
+        age = self.peers.age_s(key, self.env.monotonic())
+        return None if age is None else min(2**32 - 1, int(age))
+
+    async def claimed(self, claim: bytes, sender: bytes) -> bytes:
+        """See `Neighbours.claimed`."""
+        return await self._upkeep.claiming.claimed(claim, sender)
+
+    def _holders_changed(self) -> None:
+        self._announcer.holders_changed()
+        self._upkeep.peers_changed()
+
     async def announce_asked(self, held: Sequence[Held]) -> int:
         """See `Neighbours.announce_asked`."""
         return await self._announcer.announce_asked(held)
+
+    def why(self, segment_id: bytes | None = None) -> list[Line]:
+        """What this node did about segments lately and why, the oldest first."""
+        return self._upkeep.journal.lines(segment_id)
 
     # --- for people --------------------------------------------------------------------------------
 

@@ -143,6 +143,16 @@ class PeerBook:
             self._table.restore(key, peer)
             self._written[key] = data
 
+    async def save_new(self) -> None:
+        """Write down who has come to be known since: a crash must not forget where they are."""
+        fresh = {
+            key: state_of(peer).encode()
+            for key, peer in self._table.items()
+            if key not in self._written and peer.answered
+        }
+        await self._care.keep_watched(list(fresh.items()))
+        self._written.update(fresh)
+
     async def save(self) -> None:
         """Write down what has changed, forget who is not watched any more. Raises StorageError, QuotaError."""
         states = {key: state_of(peer).encode() for key, peer in self._table.items()}

@@ -8,7 +8,7 @@ shard roots of the descriptor, which is checked against the segment id, before a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ from potsherd.errors import (
 )
 from potsherd.node.records import PAYLOAD_MAX
 from potsherd.node.session import Session
-from potsherd.ports import Address
+from potsherd.ports import Address, Buffer
 
 __all__ = ["Holder", "SegmentReader", "find_entry", "probe"]
 
@@ -105,6 +105,31 @@ class SegmentReader:
         self._holders: dict[int, list[Holder]] = {}
         self._away: dict[bytes, float] = {}
         self._locating: asyncio.Task[None] | None = None
+        self._speed: dict[bytes, float] = {}
+        self.received = 0
+        """Bytes of verified cells that came from holders so far."""
+        self.wrong: dict[bytes, int] = {}
+        """Node keys of holders whose answer did not fit the shard root, and their index."""
+
+    @classmethod
+    def of(
+        cls, session: Session, descriptor: Descriptor, holders: Iterable[Holder]
+    ) -> SegmentReader:
+        """A reader of a segment whose descriptor and holders are known, by one of them."""
+        reader = cls(session, descriptor.segment_id, descriptor.placement_key)
+        reader._descriptor = descriptor
+        reader.replace_holders(holders)
+        return reader
+
+    def replace_holders(self, holders: Iterable[Holder]) -> None:
+        """Others are known to hold the segment now."""
+        self._holders = {}
+        for holder in holders:
+            self._holders.setdefault(holder.index, []).append(holder)
+
+    def avoid(self, key: bytes, seconds: float) -> None:
+        """Ask this holder last for a while."""
+        self._away[key] = self._env.monotonic() + seconds
 
     # --- who holds it ------------------------------------------------------------------------------
 
@@ -257,10 +282,52 @@ class SegmentReader:
     async def _rebuild(
         self, missing: Mapping[int, set[int]], cells: dict[tuple[int, int], memoryview]
     ) -> None:
-        geometry = self.descriptor.geometry
         rows = set().union(*missing.values())
         untried = [i for i in self._by_preference() if i not in missing]
-        have: list[int] = []
+        have = await self._gather_k([], untried, rows, cells)
+        await self._env.offload(_rebuild_rows, self.descriptor.geometry, missing, have, cells)
+
+    async def columns(
+        self, first: int, count: int, wanted: Sequence[int], own: Mapping[int, Buffer]
+    ) -> dict[int, bytes]:
+        """Rebuild `count` rows from `first` on of the wanted columns: for repair.
+
+        Takes k cells a row and no more: those in `own` (verified by the caller, whole rows of cells), the
+        others from the fastest holders. Raises NotEnoughShards.
+        """
+        size, rows = self.descriptor.cell_size, range(first, first + count)
+        cells: dict[tuple[int, int], memoryview] = {}
+        for index, data in own.items():
+            view = memoryview(data)
+            for place, row in enumerate(rows):
+                cells[index, row] = view[place * size : (place + 1) * size]
+        untried = [i for i in self._fastest_first() if i not in wanted and i not in own]
+        have = await self._gather_k(list(own), untried, set(rows), cells)
+        missing = {index: set(rows) for index in wanted}
+        await self._env.offload(_rebuild_rows, self.descriptor.geometry, missing, have, cells)
+        return {index: b"".join(cells[index, row] for row in rows) for index in wanted}
+
+    def _fastest_first(self) -> list[int]:
+        """Indices by how fast a holder has answered; those not asked yet come first, the away last."""
+        now = self._env.monotonic()
+
+        def key(index: int) -> tuple[bool, float, int]:
+            holders = self._holders[index]
+            away = all(self._away.get(h.key, 0.0) > now for h in holders)
+            speed = max(self._speed.get(h.key, float("inf")) for h in holders)
+            return away, -speed, index
+
+        return sorted(self._holders, key=key)
+
+    async def _gather_k(
+        self,
+        have: list[int],
+        untried: list[int],
+        rows: Collection[int],
+        cells: dict[tuple[int, int], memoryview],
+    ) -> list[int]:
+        """Fetch these rows of columns in the order given until k are there; which ones."""
+        geometry = self.descriptor.geometry
         while len(have) < geometry.k:
             batch = untried[: geometry.k - len(have)]
             if len(batch) < geometry.k - len(have):
@@ -278,7 +345,7 @@ class SegmentReader:
                     have.append(index)
                 elif not isinstance(result, PotsherdError):
                     raise result
-        await self._env.offload(_rebuild_rows, geometry, missing, have, cells)
+        return have
 
     def _not_enough(self, have: int) -> NotEnoughShards:
         k, n = self.descriptor.k, self.descriptor.n
@@ -323,6 +390,8 @@ class SegmentReader:
             except (PotsherdError, TimeoutError) as failure:
                 self._away[holder.key] = self._env.monotonic() + AWAY_S
                 self._session.drop(holder.key)
+                if isinstance(failure, IntegrityError):
+                    self.wrong[holder.key] = index
                 error = failure if isinstance(failure, PotsherdError) else None
         raise error or NotFoundError(f"no holder of piece {index} answers")
 
@@ -334,12 +403,20 @@ class SegmentReader:
     ) -> None:
         """Put verified cells of one holder's shard into `cells`. Raises PotsherdError."""
         near = self.descriptor.placement_key
+        start = self._env.monotonic()
         peer = await self._session.peer(holder.key, holder.address, near=near)
         data, proofs = await peer.read(self.segment_id, holder.index, runs)
         checked = await self._env.offload(
             _verify, self.descriptor, holder.index, runs, memoryview(data), proofs
         )
         cells.update(checked)
+        self.received += len(data)
+        self._note_speed(holder.key, len(data), self._env.monotonic() - start)
+
+    def _note_speed(self, key: bytes, size: int, seconds: float) -> None:
+        """Bytes per second, the latest answers counting most."""
+        speed = size / max(seconds, 1e-6)
+        self._speed[key] = (speed + self._speed.get(key, speed)) / 2
 
 
 async def probe(reader: SegmentReader, holder: Holder, rows: Sequence[int]) -> None:

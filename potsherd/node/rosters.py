@@ -7,7 +7,8 @@ compares; who is asked and when is the reconciler's business.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from potsherd.crypto.signing import SigningKey
 from potsherd.errors import IntegrityError, NotFoundError
@@ -24,6 +25,8 @@ COUNTER_MAX = 2**32 - 1
 COUNTER_DATE_MAX = 2**32 - 2**24
 """Dates beyond it (the year 2105, or a clock gone mad) are not used as counters: room to go on stays."""
 SIGNATURE_SIZE = 64
+SIGNED_MAX = 4096
+"""Own entries remembered as signed by this process."""
 
 Told = Callable[[bytes, bytes, Address | None], None]
 """(node key, placement key, address hint): somebody says that this node holds a shard of ours."""
@@ -49,6 +52,13 @@ def next_counter(before: int | None, utc: float) -> int:
     return min(COUNTER_MAX, max(date, 0 if before is None else before + 1))
 
 
+def _is_news(entry: RosterEntry, known: RosterEntry | None) -> bool:
+    """Whether it says that the node holds something that it was not known to hold."""
+    if not entry.held or known is None:
+        return entry.held
+    return entry.counter > known.counter and (not known.held or known.index != entry.index)
+
+
 class Rosters:
     """See the module's text. Methods raise StorageError when the disk refuses."""
 
@@ -60,14 +70,20 @@ class Rosters:
         *,
         told: Told,
         proven: Callable[[bytes], bool],
+        came_up: Callable[[Held, Sequence[RosterEntry]], Awaitable[None]],
     ) -> None:
-        """`proven(node key)`: whether a node of this key has shown that it is a member."""
+        """`proven(node key)`: whether a node of this key has shown that it is a member. `came_up` is told
+        of entries that say something new about who holds which index, before they are taken in."""
         self._env = env
         self._store = store
         self._identity = identity
         self._key = SigningKey(identity.seed)
+        self.contradicted: Callable[[RosterEntry], None] = lambda entry: None
+        """Told of entries by our key that win over ours and that this process has not signed."""
+        self._signed: OrderedDict[tuple[bytes, int], None] = OrderedDict()
         self._told = told
         self._proven = proven
+        self._came_up = came_up
 
     # our own entries
 
@@ -87,6 +103,9 @@ class Rosters:
         known = [c for c in (above, before[0].counter if before else None) if c is not None]
         counter = next_counter(max(known, default=None), self._env.utc())
         entry = RosterEntry(segment_id, index, self._identity.key, counter, held)
+        self._signed[segment_id, counter] = None
+        if len(self._signed) > SIGNED_MAX:
+            self._signed.popitem(last=False)
         return entry.signed(self._key.sign, self._identity.network_id)
 
     async def confirm(self, said: bytes) -> bytes:
@@ -113,6 +132,8 @@ class Rosters:
         own = await self.own(held.segment_id)
         if own is not None and (own[0] == shown or own[0].counter > shown.counter):
             return own[1]
+        if (shown.segment_id, shown.counter) not in self._signed:
+            self.contradicted(shown)
         signed = await self.sign(held.segment_id, held.index, above=shown.counter)
         await self._store.merge_roster(held.segment_id, [signed])
         return signed
@@ -142,6 +163,8 @@ class Rosters:
             open_roster, signed, self._identity.network_id, held.segment_id
         )
         accepted: list[bytes] = []
+        known = {entry.node: entry for entry in await self.entries(held.segment_id)}
+        news: list[RosterEntry] = []
         for entry, (data, address) in zip(entries, hints, strict=True):
             if entry.index >= held.descriptor.n:
                 continue
@@ -149,9 +172,13 @@ class Rosters:
                 await self._settle(held, entry)
                 continue
             accepted.append(data)
+            if _is_news(entry, known.get(entry.node)):
+                news.append(entry)
             if entry.held:
                 self._told(entry.node, held.descriptor.placement_key, address)
         await self._make_room(held.segment_id, accepted)
+        if news:
+            await self._came_up(held, news)
         try:
             return await self._store.merge_roster(held.segment_id, accepted)
         except NotFoundError:  # released meanwhile

@@ -24,6 +24,7 @@ from potsherd import errors
 from potsherd.errors import LimitError, MalformedError, PeerError, PotsherdError
 from potsherd.node import lease_records, records
 from potsherd.node.records import PAYLOAD_MAX, Failure
+from potsherd.node.repair import records as repair_records
 from potsherd.ports import Buffer, Stream
 from potsherd.wire import Bytes, Record, Uint
 
@@ -127,6 +128,8 @@ class Methods:
     STATUS = Method(15, "status", records.NodeStatusQuery, records.NodeStatusReply)
     ROSTER_DIGESTS = Method(16, "roster-digests", records.RosterDigests, records.RosterStates)
     CONFIRM = Method(17, "confirm", records.Confirm, records.Receipt)
+    LAST_SEEN = Method(18, "last-seen", repair_records.LastSeenQuery, repair_records.LastSeen)
+    CLAIM = Method(19, "claim", repair_records.ClaimPut, repair_records.ClaimStands)
     EXTEND = Method(32, "extend", lease_records.ExtensionPut, records.Done)
     WITHDRAW = Method(33, "withdraw", lease_records.WithdrawalPut, lease_records.WithdrawalTaken)
     HOLDER_OPEN = Method(35, "holder-open", records.HolderOpen, records.Staged)

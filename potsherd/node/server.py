@@ -38,6 +38,7 @@ from potsherd.node.records import (
     ROSTER_SAME,
     RosterEntry,
 )
+from potsherd.node.repair import records as repair_records
 from potsherd.node.rosters import Rosters
 from potsherd.node.rpc import Answer, Method, Methods, Request, Responder, Work
 from potsherd.node.settings import ServerLimits
@@ -73,6 +74,12 @@ class Neighbours(Protocol):
 
     async def announce_asked(self, held: Sequence[Held]) -> int:
         """Announce and say how many record keepers took it, at least."""
+
+    def seen_ago(self, key: bytes) -> int | None:
+        """Seconds since that node gave a sign of life; None when it never did."""
+
+    async def claimed(self, claim: bytes, sender: bytes) -> bytes:
+        """A node claims to repair a segment; the signed claim that stands now, empty if none does."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +244,8 @@ class _Connection:
             Methods.MERGE_ROSTER.number: self._merge_roster,
             Methods.ROSTER_DIGESTS.number: self._roster_digests,
             Methods.CONFIRM.number: self._confirm,
+            Methods.LAST_SEEN.number: self._last_seen,
+            Methods.CLAIM.number: self._claim,
             Methods.LEASE_PUT.number: self._lease_put,
             Methods.LEASES.number: self._leases,
             Methods.EXTEND.number: self._extend,
@@ -458,6 +467,16 @@ class _Connection:
     async def _confirm(self, request: Request) -> Answer:
         body = records.Confirm.decode(request.body)
         return records.Receipt(await self._rosters.confirm(body.entry)), ()
+
+    async def _last_seen(self, request: Request) -> Answer:
+        nodes = repair_records.LastSeenQuery.decode(request.body).nodes
+        ages = tuple(self._server.neighbours.seen_ago(node) for node in nodes)
+        return repair_records.LastSeen(ages), ()
+
+    async def _claim(self, request: Request) -> Answer:
+        body = repair_records.ClaimPut.decode(request.body)
+        stands = await self._server.neighbours.claimed(body.claim, self._member.node_key)
+        return repair_records.ClaimStands(stands), ()
 
     async def _lease_put(self, request: Request) -> Answer:
         body = records.LeasePut.decode(request.body)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from potsherd.dht import DhtConfig
 from potsherd.node.habits import LossPolicy
 from potsherd.node.liveness import FreezePolicy
+from potsherd.node.repair.settings import RepairSettings
 from potsherd.node.store import StoreConfig
 from potsherd.ports import Address
 
@@ -84,6 +85,8 @@ class NodeSettings:
     """Seconds between two steps of reconciling, at least; jittered by half."""
     reconcile_batch: int = 64
     """Segments looked at in one step of reconciling."""
+    repair: RepairSettings = field(default_factory=RepairSettings)
+    """When and how segments are repaired and audited."""
     announce_period_s: float = 43_200.0
     """Seconds in which every segment is announced anew; half of a record's life."""
     announce_tick_s: float = 30.0

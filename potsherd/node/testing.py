@@ -72,6 +72,8 @@ class HandMade:
     n: int = 4
     number: int = 0
     with_entry: bool = False
+    r: int = 0
+    """Repair starts below; 0: k, that is never."""
     descriptor: Descriptor = field(init=False)
     shards: tuple[bytes, ...] = field(init=False)
 
@@ -86,7 +88,7 @@ class HandMade:
         self.shards = tuple(bytes(column.cells) for column in batch.columns)
         entry = Entry(hashlib.blake2b(self.stream, digest_size=20).digest(), 0, 1)
         self.descriptor = encoder.finish(
-            r=self.k,
+            r=self.r or self.k,
             placement_key=hashlib.blake2b(b"place" + self.stream, digest_size=20).digest(),
             owner_key=self.owner.verify_key,
             entry=entry if self.with_entry else None,

@@ -87,13 +87,14 @@ def in_town(
     settings: dict[str, Any] | None = None,
     days: float = 2,
     running: int | None = None,
+    kind: type[Town] | None = None,
 ) -> str:
     """Run a scenario in a town of which all donors, or the first `running`, have joined.
 
     The digest of everything that happened.
     """
     with World(seed, loss=loss) as world:
-        town = Town(world, donors)
+        town = (kind or Town)(world, donors)
         town.settings = settings or {}
 
         async def main() -> None:

@@ -148,7 +148,7 @@ def place_score(segment_id: bytes, index: int, node: bytes) -> int:
 def repair_ranks(segment_id: bytes, holders: Iterable[bytes]) -> list[bytes]:
     """Holders in the order in which they act: the first repairs, the others stand by."""
     return sorted(
-        set(holders), key=lambda node: (-_score(b"potsherd repairer", segment_id, node), node)
+        set(holders), key=lambda node: (-_score(b"potsherd repair", segment_id, node), node)
     )
 
 

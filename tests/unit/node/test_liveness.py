@@ -285,6 +285,16 @@ def test_strangers_that_answer_show_that_it_is_not_us() -> None:
     assert life.table.isolated, "now they are silent too"
 
 
+def test_who_is_watched_by_now_is_no_stranger_any_more() -> None:
+    life = with_company(always)
+    life.table.acquaint([key(i) for i in range(100, 130)], 0.0)
+    for number in range(100, 130):
+        life.up[number] = always
+        life.table.watch(key(number), 0.0)
+    life.until(3 * HOUR)
+    assert not life.table.isolated, "they are counted once, and as what they are now"
+
+
 def test_alone_in_the_dark() -> None:
     life = Life([dark(DAY, 1e12)] * 9)
     life.until(40 * DAY)

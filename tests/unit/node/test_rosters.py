@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from potsherd.crypto.signing import SigningKey
 from potsherd.errors import IntegrityError
 from potsherd.node.records import RosterEntry
 from potsherd.node.rosters import COUNTER_MAX, Rosters, next_counter, roster_digest
-from potsherd.node.store import ShardStore
+from potsherd.node.store import Held, ShardStore
 from potsherd.node.store.types import ROSTER_MAX
 from potsherd.node.testing import HandMade, seed_of
 from potsherd.ports import Address, Env, Identity
@@ -63,9 +64,18 @@ class Book:
         def told(key: bytes, near: bytes, address: Address | None) -> None:
             self.told.append(key)
 
+        async def came_up(held: Held, entries: Sequence[RosterEntry]) -> None:
+            self.news += entries
+
+        self.news: list[RosterEntry] = []
         self.store = store
         self.rosters = Rosters(
-            env, store, identity, told=told, proven=lambda key: key in self.members
+            env,
+            store,
+            identity,
+            told=told,
+            proven=lambda key: key in self.members,
+            came_up=came_up,
         )
         self.made = HandMade(NET, b"a segment of some bytes" * 20, 2, 4)
 
@@ -145,5 +155,30 @@ def test_invented_holders_do_not_fill_a_roster() -> None:
         await book.rosters.merge(held, [(book.made.entry(OTHERS[1], 3), None)])
         nodes = {e.node for e in await book.rosters.entries(held.segment_id)}
         assert nodes == {ME.verify_key, OTHERS[0].verify_key, OTHERS[1].verify_key}
+
+    with_book(scenario)
+
+
+def test_only_what_is_new_comes_up() -> None:
+    async def scenario(book: Book, now: float) -> None:
+        await book.take(1, now)
+        held = await book.store.held(book.made.segment_id)
+        assert held is not None
+        other = OTHERS[0]
+
+        async def news(*args: int, held_there: bool = True) -> int:
+            before = len(book.news)
+            index, counter = args
+            said = book.made.entry(other, index, counter=counter, held=held_there)
+            await book.rosters.merge(held, [(said, None)])
+            return len(book.news) - before
+
+        assert await news(2, 5) == 1
+        assert await news(2, 5) == 0, "known"
+        assert await news(2, 9) == 0, "says the same again"
+        assert await news(3, 8) == 0, "an older one"
+        assert await news(3, 10) == 1, "another index"
+        assert await news(3, 11, held_there=False) == 0, "a release"
+        assert await news(3, 12) == 1, "again after a release"
 
     with_book(scenario)

@@ -1,0 +1,131 @@
+"""Holders keep a segment alive by themselves: no owner, no key, no centre."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from repair_town import HOUR, REPAIR, RepairTown, in_repair_town
+
+
+def test_lost_indices_are_rebuilt_on_other_nodes() -> None:
+    async def scenario(town: RepairTown) -> None:
+        made, holders = await town.placed(40 * 3 * 32768 - 5)
+        await asyncio.sleep(HOUR)
+        for index in (0, 3, 6):
+            town.kill(holders[index])
+        await asyncio.sleep(6 * HOUR)
+        holdings = await town.holdings(made)
+        print(town.journal())
+        assert sorted(holdings) == list(range(7))
+        assert all(len(numbers) == 1 for numbers in holdings.values())
+        await town.check(made)
+        for number in {n for numbers in holdings.values() for n in numbers}:
+            roster = await town.nodes[number].store.roster(made.segment_id)
+            assert len(roster) == 10
+        shard = len(made.shards[0])
+        assert town.repair_bytes() == (2 + 3) * shard, "k cells a row, our own among them"
+
+    in_repair_town(12, scenario)
+
+
+def slow(bytes_per_s: float) -> dict[str, Any]:
+    """Settings under which a repair can be met in mid-stream."""
+    return {"repair": replace(REPAIR, bytes_per_s=bytes_per_s)}
+
+
+def mid_stream(town: RepairTown) -> int | None:
+    """A node that is in the middle of a repair."""
+    if not any(node.store.usage().staged for node in town.nodes.values()):
+        return None
+    return next((i for i, n in town.nodes.items() if n.status().upkeep.repairer.running), None)
+
+
+def test_a_repairer_that_dies_is_replaced_and_its_stages_go_on() -> None:
+    """Three repairers are killed in mid-stream; what was sent is not sent again."""
+
+    async def scenario(town: RepairTown) -> None:
+        made, holders = await town.placed(160 * 3 * 32768)
+        await asyncio.sleep(HOUR)
+        for index in (1, 2, 4):
+            town.kill(holders[index])
+        killed: list[int] = []
+        while town.world.loop.time() < 12 * HOUR and len(await town.holdings(made)) < 7:
+            await asyncio.sleep(5)
+            number = mid_stream(town)
+            if number is not None and len(killed) < 3:
+                town.kill(number)
+                killed.append(number)
+                await town.restart(number)
+        holdings = await town.holdings(made)
+        print(town.journal(), killed)
+        assert len(killed) == 3
+        assert sorted(holdings) == list(range(7))
+        await town.check(made)
+
+    in_repair_town(14, scenario, settings=slow(1_000_000))
+
+
+def test_a_holder_that_returns_makes_a_surplus_that_is_trimmed() -> None:
+    async def scenario(town: RepairTown) -> None:
+        made, holders = await town.placed(5 * 3 * 32768)
+        await asyncio.sleep(HOUR)
+        gone = [holders[index] for index in (0, 3, 6)]
+        for number in gone:
+            town.kill(number)
+        await asyncio.sleep(5 * HOUR)
+        assert len(await town.holdings(made)) == 7
+        least = 7
+        for number in gone:
+            await town.restart(number)
+        for _ in range(24):
+            await asyncio.sleep(HOUR / 12)
+            least = min(least, len(await town.holdings(made)))
+        assert least == 7, "never fewer distinct indices than before"
+        holdings = await town.holdings(made)
+        print(town.journal())
+        assert all(len(numbers) == 1 for numbers in holdings.values())
+        await town.check(made)
+        trimmed = sum(n.status().upkeep.repairer.trimmed for n in town.nodes.values())
+        assert trimmed == 3
+
+    in_repair_town(12, scenario)
+
+
+def test_spare_nodes_that_join_later_complete_it() -> None:
+    async def scenario(town: RepairTown) -> None:
+        made, holders = await town.placed(5 * 3 * 32768)
+        await asyncio.sleep(HOUR)
+        for index in (0, 3, 6):
+            town.kill(holders[index])
+        await asyncio.sleep(5 * HOUR)
+        assert len(await town.holdings(made)) == 4, "nobody can take them"
+        for number in (7, 8, 9):
+            await town.start(number)
+        await asyncio.sleep(5 * HOUR)
+        print(town.journal())
+        assert len(await town.holdings(made)) == 7
+        await town.check(made)
+
+    in_repair_town(10, scenario, running=7)
+
+
+def test_a_source_that_lies_is_passed_over_and_counts_as_lost() -> None:
+    async def scenario(town: RepairTown) -> None:
+        made, holders = await town.placed(30 * 3 * 32768, r=7)
+        await asyncio.sleep(HOUR)
+        town.kill(holders[6])
+        liar = holders[0]
+        for path, _, _ in list(town.world.env(town.name(liar)).disk.walk("shards")):
+            for row in range(30):
+                town.world.disk(town.name(liar)).rot(path, row * 32768 + 7, 1)
+        await asyncio.sleep(6 * HOUR)
+        holdings = await town.holdings(made)
+        print(town.journal())
+        assert len(holdings) == 7
+        keepers = [n for n in holdings[0] if n != liar]
+        assert len(keepers) == 1, "its index lies elsewhere as well now"
+        assert sorted(holdings) == list(range(7))
+
+    in_repair_town(14, scenario)
