@@ -167,7 +167,19 @@ def _keeping_lines(state: dict[str, Any]) -> list[str]:
         )
     if state["leaving"]["mode"]:
         lines.append(f"asked    {progress_text(state['leaving'])}")
-    return lines
+    return lines + [line for trouble in state["troubles"] for line in _trouble_lines(trouble)]
+
+
+def _trouble_lines(trouble: dict[str, Any]) -> list[str]:
+    """What is wrong with the machine, or was."""
+    from potsherd.cli.output import printable
+    from potsherd.cli.units import format_date
+
+    since, last = format_date(trouble["first"]), format_date(trouble["last"])
+    if not trouble["now"]:
+        return [f"was      {printable(trouble['text'])} ({last})"]
+    lines = [f"TROUBLE  {printable(trouble['text'])} (since {since})"]
+    return [*lines, f"         {trouble['remedy']}"] if trouble["remedy"] else lines
 
 
 def _address(told: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median_low
@@ -108,6 +109,8 @@ class Expiry:
         self._rounds = self._dropped = self._learned = 0
         self._ending = self._waiting = self._ending_now = self._waiting_now = 0
         self._offsets: deque[int] = deque(maxlen=OFFSETS_MAX)
+        self._quick = True
+        self._wake = asyncio.Event()
 
     def statistics(self) -> ExpiryStatistics:
         """A snapshot."""
@@ -120,11 +123,20 @@ class Expiry:
             clock_ahead_s=median_low(self._offsets) if self._offsets else None,
         )
 
+    def ask_again(self) -> None:
+        """The clock has changed: compare it with others' soon, and forget what they said before."""
+        self._offsets.clear()
+        self._cursor, self._quick = b"", True
+        self._wake.set()
+
     async def run(self) -> None:
         """Until cancelled."""
         pause = QUICK_PAUSE_S
         while True:
-            await asyncio.sleep(pause * self._env.rng.uniform(0.5, 1.5))
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause * self._env.rng.uniform(0.5, 1.5)):
+                    await self._wake.wait()
             try:
                 pause = await self.step()
             except PotsherdError as error:
@@ -142,13 +154,13 @@ class Expiry:
         return self._pause()
 
     def _end_round(self) -> None:
-        self._cursor = b""
+        self._cursor, self._quick = b"", False
         self._rounds += 1
         self._ending, self._waiting = self._ending_now, self._waiting_now
         self._ending_now = self._waiting_now = 0
 
     def _pause(self) -> float:
-        if not self._rounds:
+        if self._quick:
             return min(QUICK_PAUSE_S, self._tick_s)
         batches = max(1, -(-self._store.usage().shards // self._batch))
         return max(self._tick_s, self._round_s / batches)

@@ -209,6 +209,10 @@ class Leaving:
         self._wake.set()
         self._changed()
 
+    async def remember(self) -> None:
+        """Write down again what is asked: a small durable write, which shows whether the disk takes one."""
+        await self._store.set_intent(self._intent.mode, self._intent.quota)
+
     async def status(self) -> LeavingStatus:
         """A snapshot."""
         usage, intent = self._store.usage(), self._intent

@@ -20,7 +20,13 @@ from functools import partial
 from potsherd.crypto.membership import Member, NetworkConfig
 from potsherd.dht import Dht, DhtStatistics
 from potsherd.dht.addresses import Scope, scope_of
-from potsherd.errors import MembershipError, PeerError, PotsherdError, UsageError
+from potsherd.errors import (
+    MembershipError,
+    PeerError,
+    PotsherdError,
+    StorageError,
+    UsageError,
+)
 from potsherd.node.announcer import Announcer, AnnouncerStatistics
 from potsherd.node.expiry import Expiry, ExpiryStatistics
 from potsherd.node.handover import Handover
@@ -39,6 +45,7 @@ from potsherd.node.server import Server, ServerStatistics
 from potsherd.node.session import Session, resolve_bootstrap
 from potsherd.node.settings import NodeSettings
 from potsherd.node.store import Held, ShardStore, Usage
+from potsherd.node.troubles import Kind, Trouble, Troubles, Watch, watched
 from potsherd.ports import Address, Datagrams, Env, Identity, Listener, Stream
 
 __all__ = ["Node", "NodeStatus"]
@@ -47,6 +54,11 @@ BIND_TRIES = 16
 """Ports tried when the system may choose: one must be free for UDP and TCP alike."""
 PRESENCE_WAIT_S = 10.0
 """Seconds that starting waits for the first presence to be taken."""
+COPY_QUIET_S = 86_400.0
+"""Seconds without a sign of a second node with our key after which there is none any more."""
+COPY_REMEDY = (
+    "One key is one node: stop one of them and give it a home and an invitation of its own."
+)
 POOL_FACTOR = 4
 """Donors looked at for a shard that is moved: n times this."""
 HEARTBEAT_TICKS = 10
@@ -82,6 +94,8 @@ class NodeStatus:
     announcer: AnnouncerStatistics
     upkeep: UpkeepStatistics
     retention: ExpiryStatistics
+    troubles: tuple[Trouble, ...]
+    """What is wrong with the machine, and what was since its start."""
     dht: DhtStatistics
 
 
@@ -120,6 +134,7 @@ class Node:
         self._peer_book: PeerBook
         self._expiry: Expiry
         self.leaving: Leaving
+        self.troubles = Troubles(env.utc, env.monotonic)
         self._room_changed = asyncio.Event()
         self._rosters: Rosters
         self._upkeep: Upkeep
@@ -148,7 +163,9 @@ class Node:
         membrane = NodeMembrane(identity, chain, gate)
         if not membrane.me.is_donor:
             raise UsageError("a node needs a donor's credential, not a client's")
-        node = cls(env, identity, gate, membrane, settings)
+        troubles = Troubles(env.utc, env.monotonic)
+        node = cls(watched(env, troubles), identity, gate, membrane, settings)
+        node.troubles = troubles
         try:
             await node._open(chain)
         except BaseException:
@@ -210,6 +227,7 @@ class Node:
         self._expiry = self._make_expiry()
         self.leaving = self._make_leaving()
         await self.leaving.restore()
+        self._rosters.contradicted = self._contradicted
         self._upkeep = self._make_upkeep()
         await self._upkeep.load()
         self._assembled.set()
@@ -311,6 +329,38 @@ class Node:
             parallel=self.settings.move_parallel,
         )
 
+    def _make_watch(self) -> Watch:
+        return Watch(
+            self.env,
+            self.troubles,
+            probe=self.leaving.remember,
+            promised=lambda: self.store.usage().free,
+            ahead_s=lambda: self._expiry.statistics().clock_ahead_s,
+            ask_clocks=self._expiry.ask_again,
+        )
+
+    def _contradicted(self, entry: RosterEntry) -> None:
+        """An entry by our key that we do not know."""
+        if entry.counter >= self._server.since:
+            text = "another node signs with this node's key: its home was copied"
+        else:
+            text = (
+                "others know newer statements of this node than it does: an older copy of its home?"
+            )
+        self.troubles.note(Kind.COPY, text, COPY_REMEDY)
+
+    async def _look_for_copy(self) -> None:
+        """Whether a presence of ours says another address than ours, and was made after our start."""
+        found = await self.dht.find_presence(self.member.dht_id, newest=True)
+        ours = self.address
+        if found is None or found.key != self.identity.key or found.issued <= self._server.since:
+            return
+        if found.address is not None and ours is not None and found.address != ours:
+            text = f"another node runs with this node's key at {found.address.host}:{found.address.port}"
+            self.troubles.note(Kind.COPY, text, COPY_REMEDY)
+        elif self.troubles.quiet_s(Kind.COPY) > COPY_QUIET_S:
+            self.troubles.over(Kind.COPY)
+
     async def _places(self, held: Held) -> list[Candidate]:
         """Who should get this node's shard: its place in the pool without the present holders."""
         d = held.descriptor
@@ -357,6 +407,7 @@ class Node:
         self._spawn("announcer", self._announcer.run)
         self._spawn("retention", self._expiry.run)
         self._spawn("leaving", self.leaving.run)
+        self._spawn("watch", partial(self._make_watch().run, settings.watch_period_s))
         self._spawn("heartbeats", self._make_heartbeats().run)
         self._spawn("presence", self._keep_presence)
         self._spawn("watch list", partial(self._every, settings.roster_period_s, self._prune_peers))
@@ -393,6 +444,8 @@ class Node:
             try:
                 await work()
             except PotsherdError as error:
+                if isinstance(error, StorageError):
+                    self.troubles.disk(error)
                 _LOG.warning("%s; trying again later", error)
             await asyncio.sleep(period_s * self.env.rng.uniform(0.9, 1.1))
 
@@ -463,6 +516,7 @@ class Node:
         while True:
             self._room_changed.clear()
             try:
+                await self._look_for_copy()
                 await self._publish()
             except PotsherdError as error:
                 _LOG.warning("%s; trying again later", error)
@@ -474,6 +528,8 @@ class Node:
     async def _publish(self) -> None:
         """Say where the node is and how much room it has; the DHT repeats it until that changes."""
         room = free_class(self.store.usage().free) if self.leaving.takes else 0
+        if self.troubles.active(Kind.DISK):
+            room = 0
         if room == self._published:
             return
         try:
@@ -589,5 +645,6 @@ class Node:
             announcer=self._announcer.statistics(),
             upkeep=self._upkeep.statistics(),
             retention=self._expiry.statistics(),
+            troubles=self.troubles.all(),
             dht=self.dht.statistics(),
         )

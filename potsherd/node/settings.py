@@ -105,6 +105,8 @@ class NodeSettings:
     """Seconds until a shard that no node took is offered again, when this node shrinks or leaves."""
     move_parallel: int = 2
     """Shards moved at a time when this node shrinks or leaves."""
+    watch_period_s: float = 300.0
+    """Seconds between looks at the machine: its clock, its disk."""
     sweep_period_s: float = 3600.0
     """Seconds between sweeps of the store: stages idle for too long."""
     sessions_max: int = 256
