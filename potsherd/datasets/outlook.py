@@ -17,8 +17,9 @@ from potsherd.node.session import Session
 
 __all__ = ["HOLDERS_REPAIR_S", "outlook"]
 
-HOLDERS_REPAIR_S: float | None = None
-"""Mean seconds from a loss to its repair by the holders, noticing included; None while they do not repair."""
+HOLDERS_REPAIR_S = 15 * 86400.0
+"""Mean seconds from a loss to its repair by the holders: a node is gone after 14 days (its habits may say
+sooner or later), then come the next round and the transfer. An assumption, and weighed as one."""
 NEIGHBOURHOODS_MAX = 8
 """Segments around which donors are asked for where they stand."""
 
@@ -33,8 +34,8 @@ async def outlook(
     for segment in segments[:NEIGHBOURHOODS_MAX]:
         for candidate in await session.donors(segment.placement_key, 4 * segment.n):
             domains[candidate.key] = domains_of(candidate)
-    repairs = None if HOLDERS_REPAIR_S is None else repairs_within(HOLDERS_REPAIR_S)
-    return await session.env.offload(_forecast, health, domains, Churn(repairs=repairs))
+    churn = Churn(repairs=repairs_within(HOLDERS_REPAIR_S))
+    return await session.env.offload(_forecast, health, domains, churn)
 
 
 def _forecast(health: Health, domains: dict[bytes, tuple[Domain, ...]], churn: Churn) -> Forecast:
