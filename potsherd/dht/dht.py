@@ -157,10 +157,15 @@ class Dht:
             )
         return reached.keepers
 
-    async def find_presence(self, dht_id: bytes) -> Presence | None:
-        """The verified presence under a DHT id; None when no keeper has one."""
+    async def find_presence(self, dht_id: bytes, *, newest: bool = False) -> Presence | None:
+        """The verified presence under a DHT id; None when no keeper has one.
+
+        With `newest` all its keepers are asked and the latest counts, not the first that is told.
+        """
         _check_id(dht_id)
-        search = await self._engine.look_up(dht_id, kind=Kind.PRESENCE, want=1)
+        # two of one id are never found, so a wish for two ends with the last keeper
+        want = 2 if newest else 1
+        search = await self._engine.look_up(dht_id, kind=Kind.PRESENCE, want=want)
         found = [r for r in search.records.values() if isinstance(r, Presence)]
         return max(found, key=lambda presence: presence.issued, default=None)
 
