@@ -21,8 +21,8 @@ from potsherd.ports import Env
 
 __all__ = ["Intent", "Leaving", "LeavingStatus", "Mode", "Places", "estimate_s", "is_done"]
 
-TRIES_MAX = 8
-"""Nodes asked to take one shard in a row."""
+TRIES_MAX = 6
+"""Nodes asked to take one shard in a row: others accept no place further behind (repair/plan.py)."""
 QUEUE = 64
 """Segments looked up at a time."""
 PUT_OFF_MAX = 512

@@ -28,9 +28,7 @@ from potsherd.errors import (
     UsageError,
 )
 from potsherd.node.announcer import Announcer, AnnouncerStatistics
-from potsherd.node.expiry import Expiry, ExpiryStatistics
-from potsherd.node.handover import Handover
-from potsherd.node.lease_records import KeepingReply
+from potsherd.node.expiry import ExpiryStatistics
 from potsherd.node.leaving import Leaving
 from potsherd.node.liveness import PeerCounts, PeerTable
 from potsherd.node.membrane import Gate, NodeMembrane
@@ -38,14 +36,14 @@ from potsherd.node.peers import Heartbeats, PeerBook
 from potsherd.node.placement import Candidate, domains_of, free_class
 from potsherd.node.records import RosterEntry
 from potsherd.node.repair.journal import Line
-from potsherd.node.repair.plan import PlaceView
 from potsherd.node.repair.upkeep import Upkeep, UpkeepStatistics
 from potsherd.node.rosters import Rosters
 from potsherd.node.server import Server, ServerStatistics
 from potsherd.node.session import Session, resolve_bootstrap
 from potsherd.node.settings import NodeSettings
 from potsherd.node.store import Held, ShardStore, Usage
-from potsherd.node.troubles import Kind, Trouble, Troubles, Watch, watched
+from potsherd.node.tenure import Tenure
+from potsherd.node.troubles import Trouble, Troubles, watched
 from potsherd.ports import Address, Datagrams, Env, Identity, Listener, Stream
 
 __all__ = ["Node", "NodeStatus"]
@@ -54,13 +52,6 @@ BIND_TRIES = 16
 """Ports tried when the system may choose: one must be free for UDP and TCP alike."""
 PRESENCE_WAIT_S = 10.0
 """Seconds that starting waits for the first presence to be taken."""
-COPY_QUIET_S = 86_400.0
-"""Seconds without a sign of a second node with our key after which there is none any more."""
-COPY_REMEDY = (
-    "One key is one node: stop one of them and give it a home and an invitation of its own."
-)
-POOL_FACTOR = 4
-"""Donors looked at for a shard that is moved: n times this."""
 HEARTBEAT_TICKS = 10
 """Steps of the heartbeats in one interval, at least; a step at least every minute."""
 
@@ -132,8 +123,7 @@ class Node:
         self._server: Server
         self._announcer: Announcer
         self._peer_book: PeerBook
-        self._expiry: Expiry
-        self.leaving: Leaving
+        self._tenure: Tenure
         self.troubles = Troubles(env.utc, env.monotonic)
         self._room_changed = asyncio.Event()
         self._rosters: Rosters
@@ -224,12 +214,10 @@ class Node:
         # accepted connections end before what they stand on
         stack.push_async_callback(self._listener.close)
         self._announcer = self._make_announcer()
-        self._expiry = self._make_expiry()
-        self.leaving = self._make_leaving()
-        await self.leaving.restore()
-        self._rosters.contradicted = self._contradicted
         self._upkeep = self._make_upkeep()
         await self._upkeep.load()
+        self._tenure = self._make_tenure()
+        await self._tenure.load()
         self._assembled.set()
         await self.dht.start([])
         await self._join(bootstrap)
@@ -302,90 +290,19 @@ class Node:
             holders_changed=self._announcer.holders_changed,
         )
 
-    def _make_expiry(self) -> Expiry:
-        settings = self.settings
-        return Expiry(
+    def _make_tenure(self) -> Tenure:
+        return Tenure(
             self.env,
-            self.store,
-            network_id=self.identity.network_id,
-            node_key=self.identity.key,
-            ask=self._ask_keeping,
-            donors=self._donor_keys,
-            alive=lambda key: self.peers.alive(key, self.env.monotonic()),
-            round_s=settings.retention_round_s,
-            tick_s=settings.retention_tick_s,
-            batch=settings.retention_batch,
-            grace_min_s=settings.grace_min_s,
+            self.settings,
+            store=self.store,
+            session=self.session,
+            rosters=self._rosters,
+            peers=self.peers,
+            view=self._upkeep.view,
+            troubles=self.troubles,
+            address_of=self.address_of,
+            room_changed=self._room_changed.set,
         )
-
-    def _make_leaving(self) -> Leaving:
-        return Leaving(
-            self.env,
-            self.store,
-            Handover(self.env, self.store, self.session, self._rosters, self.address_of),
-            self._places,
-            changed=self._room_changed.set,
-            retry_s=self.settings.move_retry_s,
-            parallel=self.settings.move_parallel,
-        )
-
-    def _make_watch(self) -> Watch:
-        return Watch(
-            self.env,
-            self.troubles,
-            probe=self.leaving.remember,
-            promised=lambda: self.store.usage().free,
-            ahead_s=lambda: self._expiry.statistics().clock_ahead_s,
-            ask_clocks=self._expiry.ask_again,
-        )
-
-    def _contradicted(self, entry: RosterEntry) -> None:
-        """An entry by our key that we do not know."""
-        if entry.counter >= self._server.since:
-            text = "another node signs with this node's key: its home was copied"
-        else:
-            text = (
-                "others know newer statements of this node than it does: an older copy of its home?"
-            )
-        self.troubles.note(Kind.COPY, text, COPY_REMEDY)
-
-    async def _look_for_copy(self) -> None:
-        """Whether a presence of ours says another address than ours, and was made after our start."""
-        found = await self.dht.find_presence(self.member.dht_id, newest=True)
-        ours = self.address
-        if found is None or found.key != self.identity.key or found.issued <= self._server.since:
-            return
-        if found.address is not None and ours is not None and found.address != ours:
-            text = f"another node runs with this node's key at {found.address.host}:{found.address.port}"
-            self.troubles.note(Kind.COPY, text, COPY_REMEDY)
-        elif self.troubles.quiet_s(Kind.COPY) > COPY_QUIET_S:
-            self.troubles.over(Kind.COPY)
-
-    async def _places(self, held: Held) -> list[Candidate]:
-        """Who should get this node's shard: its place in the pool without the present holders."""
-        d = held.descriptor
-        entries = await self._rosters.entries(held.segment_id)
-        holders = frozenset(entry.node for entry in entries if entry.held)
-        domains = {key: peer.domains for key, peer in self.peers.items() if key in holders}
-        view = PlaceView(
-            segment_id=held.segment_id,
-            n=d.n,
-            r=d.r,
-            shard_bytes=d.geometry.shard_size,
-            pool=tuple(await self.session.donors(d.placement_key, POOL_FACTOR * d.n)),
-            taken=holders,
-            domains=domains,
-        )
-        return view.order(held.index)
-
-    async def _ask_keeping(
-        self, key: bytes, near: bytes, segment_ids: Sequence[bytes]
-    ) -> KeepingReply:
-        peer = await self.session.peer(key, self.peers.address_of(key), near=near)
-        return await peer.keeping(segment_ids)
-
-    async def _donor_keys(self, near: bytes, count: int) -> list[bytes]:
-        return [donor.key for donor in await self.session.donors(near, count)]
 
     def _make_heartbeats(self) -> Heartbeats:
         settings = self.settings
@@ -405,16 +322,13 @@ class Node:
     def _run_all(self, bootstrap: Sequence[tuple[bytes, Address]]) -> None:
         settings = self.settings
         self._spawn("announcer", self._announcer.run)
-        self._spawn("retention", self._expiry.run)
-        self._spawn("leaving", self.leaving.run)
-        self._spawn("watch", partial(self._make_watch().run, settings.watch_period_s))
         self._spawn("heartbeats", self._make_heartbeats().run)
         self._spawn("presence", self._keep_presence)
         self._spawn("watch list", partial(self._every, settings.roster_period_s, self._prune_peers))
         self._spawn("peer book", partial(self._every, settings.peers_save_s, self._save_peers))
         self._spawn("survey", partial(self._every, settings.survey_period_s, self._survey))
         self._spawn("sweep", partial(self._every, settings.sweep_period_s, self._sweep))
-        for name, work in self._upkeep.tasks():
+        for name, work in (*self._upkeep.tasks(), *self._tenure.tasks()):
             self._spawn(name, work)
         if not self._joined:
             self._spawn("join", partial(self._keep_joining, bootstrap))
@@ -516,7 +430,8 @@ class Node:
         while True:
             self._room_changed.clear()
             try:
-                await self._look_for_copy()
+                newest = await self.dht.find_presence(self.member.dht_id, newest=True)
+                self._tenure.look_for_copy(newest, self.address)
                 await self._publish()
             except PotsherdError as error:
                 _LOG.warning("%s; trying again later", error)
@@ -527,9 +442,7 @@ class Node:
 
     async def _publish(self) -> None:
         """Say where the node is and how much room it has; the DHT repeats it until that changes."""
-        room = free_class(self.store.usage().free) if self.leaving.takes else 0
-        if self.troubles.active(Kind.DISK):
-            room = 0
+        room = free_class(self.store.usage().free) if self._tenure.offers_room else 0
         if room == self._published:
             return
         try:
@@ -593,6 +506,11 @@ class Node:
         """See `Neighbours.address_of`."""
         return self.address if key == self.identity.key else self.peers.address_of(key)
 
+    @property
+    def leaving(self) -> Leaving:
+        """What the donor has asked for: pausing, shrinking, leaving."""
+        return self._tenure.leaving
+
     def check_intake(self, *, commit: bool = False) -> None:
         """See `Neighbours.check_intake`."""
         self.leaving.check_intake(commit=commit)
@@ -644,7 +562,7 @@ class Node:
             server=self._server.statistics(),
             announcer=self._announcer.statistics(),
             upkeep=self._upkeep.statistics(),
-            retention=self._expiry.statistics(),
+            retention=self._tenure.expiry.statistics(),
             troubles=self.troubles.all(),
             dht=self.dht.statistics(),
         )
