@@ -86,10 +86,13 @@ def now() -> float:
     return utc()
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
+def run(main: Coroutine[Any, Any, T], *, is_node: bool = False) -> T:
     """Run to the end on a loop of its own; uvloop's when the extra [fast] is installed."""
     import asyncio
 
+    from potsherd.node.real.memory import CLIENT_KEEP_BYTES, NODE_KEEP_BYTES, reuse_memory
+
+    reuse_memory(NODE_KEEP_BYTES if is_node else CLIENT_KEEP_BYTES)
     # Some 100,000 objects of libraries are looked through at each full collection: a quarter of a put's time.
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 20, 50)

@@ -59,7 +59,8 @@ def run_(
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     env = real(command.node_home.folder)
     settings = _settings(command, bootstrap or [])
-    number = run(serve(command.node_home, env, settings, ready=lambda node: _ready(command, node)))
+    serving = serve(command.node_home, env, settings, ready=lambda node: _ready(command, node))
+    number = run(serving, is_node=True)
     if number == signal.SIGINT:
         raise KeyboardInterrupt
 
