@@ -171,7 +171,7 @@ class Code:
         if self.n > self.k:
             self.engine.multiply_rows(self.parity_matrix, table, cell_size, outputs)
 
-    def rebuild(self, shards: Mapping[int, Buffer], wanted: Iterable[int]) -> dict[int, bytes]:
+    def rebuild(self, shards: Mapping[int, Buffer], wanted: Iterable[int]) -> dict[int, bytearray]:
         """The wanted shards from any k others; those that are there are returned as they are.
 
         Data shards are preferred as input. Raises NotEnoughShards when fewer than k are there and one
@@ -180,7 +180,7 @@ class Code:
         size = _size(list(shards.values()))
         outputs = {index: bytearray(size) for index in dict.fromkeys(wanted)}
         self.rebuild_into(shards, outputs)
-        return {index: bytes(output) for index, output in outputs.items()}
+        return outputs
 
     def rebuild_into(
         self, shards: Mapping[int, Buffer], outputs: Mapping[int, WritableBuffer]

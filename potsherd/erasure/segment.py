@@ -6,6 +6,7 @@ work off the event loop: `SegmentEncoder.encode_rows` is one call, its result is
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -169,30 +170,37 @@ class SegmentEncoder:
         return self._limits.rows_max(self.code.k) if full else 1
 
     def _columns(self, table: Buffer, known: Mapping[int, bytes]) -> tuple[ColumnRun, ...]:
-        k = self.code.k
+        """Data cells are copied together, column by column; parity columns share one buffer."""
+        k, cell = self.code.k, self.cell_size
+        leaves = self._data_leaves(table, known)
         data = [
-            ColumnRun(cells, self._data_leaves(cells, column, known))
+            ColumnRun(column_of(table, k, cell, column), b"".join(leaves[column::k]))
             for column in range(k)
-            for cells in [column_of(table, k, self.cell_size, column)]
         ]
-        parity = [
-            ColumnRun(cells, self._hash_cells(cells, self.cell_size))
-            for cells in self.code.parity_rows(table, self.cell_size)
-        ]
-        return (*data, *parity)
+        size = memoryview(table).nbytes // k
+        parity = memoryview(bytearray(size * (self.code.n - k)))
+        columns = [parity[at : at + size] for at in range(0, len(parity), size)]
+        self.code.parity_rows_into(table, cell, columns)
+        hashes, step = self._hash_cells(parity, cell) if parity else b"", size // cell * HASH_SIZE
+        runs = [hashes[at : at + step] for at in range(0, len(hashes), step)]
+        return (*data, *map(ColumnRun, columns, runs))
 
-    def _data_leaves(self, cells: bytes, column: int, known: Mapping[int, bytes]) -> bytes:
-        if not known:
-            return self._hash_cells(cells, self.cell_size)
-        view, leaves = memoryview(cells), []
-        for row, start in enumerate(range(0, len(cells), self.cell_size)):
-            leaf = known.get(row * self.code.k + column)
-            if leaf is None:
-                leaf = self._hash_cells(view[start : start + self.cell_size], self.cell_size)
-            if len(leaf) != HASH_SIZE:
-                raise UsageError("a leaf that is not a hash")
-            leaves.append(leaf)
-        return b"".join(leaves)
+    def _data_leaves(self, table: Buffer, known: Mapping[int, bytes]) -> list[bytes]:
+        """Leaves of all data cells, row by row; those not known are hashed in as long runs as they form."""
+        view, cell = memoryview(table).cast("B"), self.cell_size
+        leaves = [known.get(number, b"") for number in range(len(view) // cell)]
+        if any(len(leaf) != HASH_SIZE for leaf in leaves if leaf):
+            raise UsageError("a leaf that is not a hash")
+        start = 0
+        for known_ones, run in itertools.groupby(leaves, bool):
+            stop = start + sum(1 for _ in run)
+            if not known_ones:
+                found = self._hash_cells(view[start * cell : stop * cell], cell)
+                leaves[start:stop] = [
+                    found[at : at + HASH_SIZE] for at in range(0, len(found), HASH_SIZE)
+                ]
+            start = stop
+        return leaves
 
 
 def _filled(stream: Buffer, size: int) -> Buffer:

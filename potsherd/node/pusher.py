@@ -23,14 +23,25 @@ from potsherd.erasure.segment import RowBatch, SegmentEncoder, column_of
 from potsherd.errors import PotsherdError, QuotaError, RefusedError, UnreachableError, UsageError
 from potsherd.node.client import Peer
 from potsherd.node.placement import Candidate, place
-from potsherd.node.records import PROVISIONAL_LEASE_S, ProvisionalLease, Ticket
+from potsherd.node.records import (
+    PAYLOAD_MAX,
+    PROVISIONAL_LEASE_S,
+    ProvisionalLease,
+    Ticket,
+)
 from potsherd.node.session import Session
 from potsherd.ports import Address, Buffer
 
 __all__ = ["CommittedSegment", "PushPlan", "SegmentPusher", "StoredShard"]
 
-WINDOW_BATCHES = 4
-"""Coded batches kept in memory for the workers; beyond it `push_rows` waits, or stragglers use the spool."""
+WINDOW_BYTES = 56 * 2**20
+"""Coded bytes kept in memory for the workers; beyond it `push_rows` waits, or stragglers use the spool."""
+PUSH_BYTES_MIN = 2**18
+"""A first push, and one to a slow holder, has at most this size."""
+PUSH_BYTES_MAX = PAYLOAD_MAX
+"""A push to a fast holder: as many batches as are ready, because each message costs some CPU time of its own."""
+PUSH_FAST_S = 0.5
+"""A push that took less may be twice as large the next time; one that took twice as long halves the next."""
 STALL_S = 3.0
 """A push that takes longer no longer holds the others back."""
 OPEN_TIMEOUT_S = 15.0
@@ -98,6 +109,8 @@ class _Slot:
     resumed_digest: bytes = b""
     digest: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=32))
     busy_since: float | None = None
+    push_max: int = PUSH_BYTES_MIN
+    """Bytes of the next push at most."""
     tries: int = 0
     entry: bytes | None = None
     failure: PotsherdError | None = None
@@ -128,6 +141,7 @@ class SegmentPusher:
         self._slots = [_Slot(i) for i in range(plan.n)]
         self._spares: list[Candidate] = []
         self._window: deque[RowBatch] = deque()
+        self._window_bytes = 0
         self._cell_size = 0
         self._rows = 0
         self._complete = False
@@ -236,9 +250,11 @@ class SegmentPusher:
             self._encoder = SegmentEncoder(self._code, cell_size=cell_size)
         await self._spool(data)
         batch = await self._env.offload(self._encoder.encode_rows, data)
-        await self._room()
+        size = batch.rows * cell_size * self._plan.n
+        await self._room(size)
         async with self._changed:
             self._window.append(batch)
+            self._window_bytes += size
             self._rows += batch.rows
             self._changed.notify_all()
         self._require(self._live(), "keep")
@@ -251,9 +267,9 @@ class SegmentPusher:
             self._spooled = True
         await self._env.offload(disk.write, path, self._rows * k * self._cell_size, data)
 
-    async def _room(self) -> None:
-        """Wait until the oldest batch may go: every worker that is not stalled is past it."""
-        while len(self._window) >= WINDOW_BATCHES:
+    async def _room(self, size: int) -> None:
+        """Wait until `size` more bytes fit the window: until workers that are not stalled are past its start."""
+        while self._window and self._window_bytes + size > WINDOW_BYTES:
             oldest = self._window[0]
             end = (oldest.first_row + oldest.rows) * self._cell_size
             if any(self._holds_back(slot, end) for slot in self._slots):
@@ -263,6 +279,7 @@ class SegmentPusher:
                 self._require(self._live(), "keep")
             else:
                 self._window.popleft()
+                self._window_bytes -= oldest.rows * self._cell_size * self._plan.n
 
     def _holds_back(self, slot: _Slot, end: int) -> bool:
         if not slot.live or slot.sent >= end:
@@ -297,27 +314,32 @@ class SegmentPusher:
         await self._fill(slot)
 
     async def _step(self, slot: _Slot) -> None:
-        """Bring one batch to the holder, or compare it with what the holder has from before."""
-        column = await self._column(slot)
-        size = len(column)
+        """Bring what is ready to the holder, or compare it with what the holder has from before."""
+        columns = await self._columns(slot)
         if slot.resumed > slot.sent:
-            await self._compare(slot, column)
+            await self._compare(slot, columns)
             return
         peer = slot.peer
         if peer is None:
             return
-        slot.busy_since = self._env.monotonic()
+        start = slot.busy_since = self._env.monotonic()
         try:
-            await peer.push(slot.stage, slot.sent, column)
+            await peer.push(slot.stage, slot.sent, *columns)
         finally:
             slot.busy_since = None
-        slot.sent += size
+        slot.sent += sum(map(len, columns))
+        taken = self._env.monotonic() - start
+        if taken < PUSH_FAST_S:
+            slot.push_max = min(2 * slot.push_max, PUSH_BYTES_MAX)
+        elif taken > 2 * PUSH_FAST_S:
+            slot.push_max = max(slot.push_max // 2, PUSH_BYTES_MIN)
 
-    async def _compare(self, slot: _Slot, column: memoryview) -> None:
+    async def _compare(self, slot: _Slot, columns: Sequence[memoryview]) -> None:
         """The holder has bytes from an interrupted try: keep them if they are the same, else start anew."""
-        part = column[: slot.resumed - slot.sent]
-        await self._env.offload(slot.digest.update, part)
-        slot.sent += len(part)
+        for column in columns:
+            part = column[: slot.resumed - slot.sent]
+            await self._env.offload(slot.digest.update, part)
+            slot.sent += len(part)
         if slot.sent < slot.resumed:
             return
         if slot.digest.digest() != slot.resumed_digest and slot.peer and slot.candidate:
@@ -325,24 +347,30 @@ class SegmentPusher:
             await self._open_stage(slot, slot.candidate)
         slot.resumed = 0
 
-    async def _column(self, slot: _Slot) -> memoryview:
-        """The next bytes of the slot's shard: the rest of a batch."""
+    async def _columns(self, slot: _Slot) -> list[memoryview]:
+        """The next bytes of the slot's shard, `push_max` at most, out of as many batches as are ready."""
+        found: list[memoryview] = []
+        at, end = slot.sent, slot.sent + slot.push_max
         for batch in self._window:
             start = batch.first_row * self._cell_size
-            if start <= slot.sent < start + batch.rows * self._cell_size:
-                return memoryview(batch.columns[slot.index].cells)[slot.sent - start :]
-        return await self._column_from_spool(slot)
+            if start <= at < min(end, start + batch.rows * self._cell_size):
+                column = memoryview(batch.columns[slot.index].cells)[at - start : end - start]
+                found.append(column)
+                at += len(column)
+        return found or [await self._column_from_spool(slot)]
 
     async def _column_from_spool(self, slot: _Slot) -> memoryview:
         cell, k = self._cell_size, self._plan.k
         row, skip = divmod(slot.sent, cell)
-        rows = max(1, min(self._rows - row, SPOOL_READ_BYTES // cell))
+        rows = max(
+            1, min(self._rows - row, SPOOL_READ_BYTES // cell, -(-slot.push_max // cell) + 1)
+        )
         read = self._env.disk.read
         table = await self._env.offload(
             read, self._plan.spool_path, row * k * cell, rows * k * cell
         )
         column = await self._env.offload(_column, self._code, table, cell, slot.index)
-        return memoryview(column)[skip:]
+        return memoryview(column)[skip : skip + slot.push_max]
 
     # --- the end -----------------------------------------------------------------------------------
 
@@ -459,12 +487,13 @@ class SegmentPusher:
         await asyncio.gather(*self._workers, return_exceptions=True)
         self._workers = []
         self._window.clear()
+        self._window_bytes = 0
         if self._spooled:
             self._spooled = False
             await self._env.offload(self._env.disk.remove, self._plan.spool_path)
 
 
-def _column(code: Code, table: Buffer, cell_size: int, index: int) -> bytes:
+def _column(code: Code, table: Buffer, cell_size: int, index: int) -> Buffer:
     """One column of whole rows, coded again if it is parity."""
     if index < code.k:
         return column_of(table, code.k, cell_size, index)

@@ -34,4 +34,4 @@ def reuse_memory(keep_bytes: int) -> bool:
     except (OSError, AttributeError):
         return False
     settings = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _LARGEST), (_M_TRIM_THRESHOLD, keep_bytes))
-    return sum(mallopt(name, value) for name, value in settings) == len(settings)
+    return bool(sum(mallopt(name, value) for name, value in settings) == len(settings))
