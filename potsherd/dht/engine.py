@@ -67,7 +67,8 @@ class Engine:
         self.exchange = Exchange(membrane, config, env.rng, self.admissions, self, self.counters)
         self.on_newcomer: Callable[[Contact], None] = lambda _: None
         """Called with each donor that is new in the table, or has started again."""
-        self._suspects: OrderedDict[Contact, float] = OrderedDict()
+        self._silent: OrderedDict[Contact, float] = OrderedDict()
+        self._failed: OrderedDict[Contact, float] = OrderedDict()
         self._greeted: OrderedDict[bytes, float] = OrderedDict()  # by id, when it last counted
         self._anew: OrderedDict[bytes, float] = (
             OrderedDict()
@@ -156,20 +157,21 @@ class Engine:
         _remember(self._anew, contact.dht_id, now, self.config.sessions_max)
         return True
 
-    def suspect(self, contact: Contact) -> bool:
-        """Whether it has been silent just now; then it is pinged, and nobody waits for it."""
-        since = self._suspects.get(contact)
-        if since is None:
-            return False
+    def suspect(self, contact: Contact, *, thorough: bool) -> bool:
+        """Whether it has been silent just now; then it is pinged, and nobody waits for it.
+
+        For a `thorough` look-up only who did not answer any transmission: one lost datagram is no reason
+        to store a record with 19 instead of 20.
+        """
+        since = (self._failed if thorough else self._silent).get(contact, float("-inf"))
         if self.env.monotonic() - since > self.config.suspect_s:
-            del self._suspects[contact]
             return False
         self.probe(contact)
         return True
 
     def fell_silent(self, contact: Contact) -> None:
         """It has not answered in the first waiting time."""
-        _remember(self._suspects, contact, self.env.monotonic(), self.config.suspects_max)
+        _remember(self._silent, contact, self.env.monotonic(), self.config.suspects_max)
 
     def probe(self, contact: Contact) -> None:
         """Ping without waiting; at most `probes_max` at a time."""
@@ -204,12 +206,14 @@ class Engine:
     def _learn(self, contact: Contact, outcome: Answer | Failure, sent_at: float) -> None:
         now = self.env.monotonic()
         if isinstance(outcome, Answer):
-            self._suspects.pop(contact, None)
+            self._silent.pop(contact, None)
+            self._failed.pop(contact, None)
             if outcome.peer.role == "donor":
                 self._met(Contact(outcome.peer.dht_id, contact.key, contact.address), now)
         elif outcome in ("timeout", "membership") and not self.exchange.deaf_since(sent_at):
             self.table.failed(contact, now)
             self.fell_silent(contact)
+            _remember(self._failed, contact, now, self.config.suspects_max)
 
     def _met(self, contact: Contact, now: float) -> None:
         is_new, doubtful = self.table.seen(contact, now)
@@ -243,10 +247,11 @@ class Engine:
         want: int = 0,
         width: int | None = None,
         patient: bool = True,
+        thorough: bool = False,
     ) -> Search:
         """Find the nearest nodes, and with `kind` records until `want` distinct ones are found.
 
-        Not `patient`: silent contacts are not waited for at the end.
+        Not `patient`: silent contacts are not waited for at the end. `thorough`: before storing.
         """
         async with self._slots:
             now = self.env.monotonic()
@@ -255,7 +260,7 @@ class Engine:
             lookup = Lookup(target, seeds, self.config, width=width)
             if not patient:
                 lookup.hurry()
-            search = Search(self, lookup, kind, want)
+            search = Search(self, lookup, kind, want, thorough)
             await search.run()
         self.counters.lookups += 1
         self.counters.lookup_asks += lookup.asked
@@ -292,6 +297,7 @@ class Search:
     lookup: Lookup
     kind: Kind
     want: int
+    thorough: bool
     records: dict[bytes, KeptRecord] = field(default_factory=dict)
     """Verified records by node key and segment, in the order in which they came."""
     _judged: dict[bytes, None] = field(default_factory=dict)
@@ -326,7 +332,7 @@ class Search:
     def _ask_next(self) -> None:
         """Ask whom the look-up wants asked; those who were silent just now are given up at once."""
         while asks := self.lookup.next_asks():
-            given_up = [c for c in asks if self.engine.suspect(c.contact)]
+            given_up = [c for c in asks if self.engine.suspect(c.contact, thorough=self.thorough)]
             for candidate in asks:
                 if candidate in given_up:
                     self.lookup.failed(candidate)

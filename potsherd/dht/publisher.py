@@ -90,10 +90,13 @@ class Publisher:
         A look-up that finds fewer nodes than it could has found the whole network: the other keys
         need none of their own.
         """
-        first = (await self._engine.look_up(keys[0])).nearest_with_tokens()
+        search = await self._engine.look_up(keys[0], thorough=True)
+        first = search.nearest_with_tokens()
         if len(first) < self._engine.config.keepers:
             return {key: sorted(first, key=partial(_distance, key)) for key in keys}
-        searches = await asyncio.gather(*(self._engine.look_up(key) for key in keys[1:]))
+        searches = await asyncio.gather(
+            *(self._engine.look_up(key, thorough=True) for key in keys[1:])
+        )
         rest = [search.nearest_with_tokens() for search in searches]
         return dict(zip(keys, [first, *rest], strict=True))
 
