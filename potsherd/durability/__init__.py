@@ -1,6 +1,6 @@
 """Chances of loss, exact: what the planner, `stat` and the repair trigger all call. Pure.
 
-Start at `Chain` (one segment) and `forecast` (a dataset); `docs/planning.md` says what the numbers mean.
+Start at `Chain` (one segment) and `forecast` (a dataset); `docs/validation.md` says how the numbers were checked.
 """
 
 from potsherd.durability.binomial import at_least, fewer_than
