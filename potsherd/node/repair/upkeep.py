@@ -66,19 +66,7 @@ class Upkeep:
         self.journal = Journal()
         self.doubts = Doubts(store.care)
         self.view = View(env, store, rosters, peers, self.doubts, node_key=me)
-        self.reconciler = Reconciler(
-            env,
-            store,
-            rosters,
-            node_key=me,
-            dial=self._dial,
-            alive=lambda key: peers.alive(key, env.monotonic()),
-            address_of=address_of,
-            changed=self._roster_changed,
-            round_s=settings.reconcile_round_s,
-            tick_s=settings.reconcile_tick_s,
-            batch=settings.reconcile_batch,
-        )
+        self.reconciler = self._make_reconciler(settings, store, rosters, address_of)
         places = Places(env, session, peers, life_s=settings.repair.pool_life_s)
         self.checker = Checker(
             env,
@@ -101,18 +89,7 @@ class Upkeep:
             dial=self._dial,
             policy=settings.repair.claims,
         )
-        trimmer = Trimmer(
-            env,
-            store,
-            rosters,
-            self.checker,
-            self.claiming,
-            gossip,
-            self.journal,
-            node_key=me,
-            dial=self._dial,
-            settle_s=settings.repair.settle_s,
-        )
+        trimmer = self._make_trimmer(store, rosters, gossip)
         self.repairer = Repairer(
             env,
             store,
@@ -130,6 +107,41 @@ class Upkeep:
             dial=self._dial,
             address_of=address_of,
             settings=settings.repair,
+        )
+
+    def _make_reconciler(
+        self,
+        settings: NodeSettings,
+        store: ShardStore,
+        rosters: Rosters,
+        address_of: Callable[[bytes], Address | None],
+    ) -> Reconciler:
+        return Reconciler(
+            self._env,
+            store,
+            rosters,
+            node_key=self._session.identity.key,
+            dial=self._dial,
+            alive=lambda key: self._peers.alive(key, self._env.monotonic()),
+            address_of=address_of,
+            changed=self._roster_changed,
+            round_s=settings.reconcile_round_s,
+            tick_s=settings.reconcile_tick_s,
+            batch=settings.reconcile_batch,
+        )
+
+    def _make_trimmer(self, store: ShardStore, rosters: Rosters, gossip: Gossip) -> Trimmer:
+        return Trimmer(
+            self._env,
+            store,
+            rosters,
+            self.checker,
+            self.claiming,
+            gossip,
+            self.journal,
+            node_key=self._session.identity.key,
+            dial=self._dial,
+            settle_s=self._settings.settle_s,
         )
 
     async def load(self) -> None:
