@@ -52,8 +52,8 @@ async def announce_keys(network: Network, count: int) -> list[bytes]:
     for place, key in enumerate(keys):
         place %= len(network.donors)
         announcement = network.announcement(place, key, rng.randbytes(32))
-        assert await network.donors[place].announce([announcement]) == KEEPERS
-        # one may be missed: at 1 % loss all three tries of a request fail once in 10^5
+        # one may be missed: at 1 % loss of datagrams and of answers all three tries fail once in 10^5
+        assert await network.donors[place].announce([announcement]) >= KEEPERS - 1
         exact = set(network.ranked(key)[:KEEPERS])
         assert len(exact.intersection(network.keepers(key))) >= KEEPERS - 1
     return keys
