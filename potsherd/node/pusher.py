@@ -40,6 +40,8 @@ PUSH_BYTES_MIN = 2**18
 """A first push, and one to a slow holder, has at most this size."""
 PUSH_BYTES_MAX = PAYLOAD_MAX
 """A push to a fast holder: as many batches as are ready, because each message costs some CPU time of its own."""
+LINGER_S = 0.1
+"""How long a worker that could push little waits for more."""
 PUSH_FAST_S = 0.5
 """A push that took less may be twice as large the next time; one that took twice as long halves the next."""
 STALL_S = 3.0
@@ -145,6 +147,8 @@ class SegmentPusher:
         self._cell_size = 0
         self._rows = 0
         self._complete = False
+        self._pressed = False
+        """The window is full and waits for the workers."""
         self._changed = asyncio.Condition()
         self._workers: list[asyncio.Task[None]] = []
         self._compromises: tuple[str, ...] = ()
@@ -273,13 +277,21 @@ class SegmentPusher:
             oldest = self._window[0]
             end = (oldest.first_row + oldest.rows) * self._cell_size
             if any(self._holds_back(slot, end) for slot in self._slots):
-                async with self._changed:
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._changed.wait(), STALL_S / 2)
+                await self._press()
                 self._require(self._live(), "keep")
             else:
                 self._window.popleft()
                 self._window_bytes -= oldest.rows * self._cell_size * self._plan.n
+        self._pressed = False
+
+    async def _press(self) -> None:
+        """Have workers push what there is, and wait until one of them is further."""
+        async with self._changed:
+            if not self._pressed:
+                self._pressed = True
+                self._changed.notify_all()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), STALL_S / 2)
 
     def _holds_back(self, slot: _Slot, end: int) -> bool:
         if not slot.live or slot.sent >= end:
@@ -292,9 +304,8 @@ class SegmentPusher:
 
     async def _work(self, slot: _Slot) -> None:
         while True:
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._todo(slot) or self._complete)
-            if not self._todo(slot):
+            await self._await_work(slot)
+            if not self._ready(slot):
                 return
             try:
                 await self._step(slot)
@@ -303,8 +314,21 @@ class SegmentPusher:
             async with self._changed:
                 self._changed.notify_all()
 
-    def _todo(self, slot: _Slot) -> bool:
+    async def _await_work(self, slot: _Slot) -> None:
+        """Until there is something to push, and for a moment longer until there is much; or until the end."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._ready(slot) or self._complete)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_S):
+                    await self._changed.wait_for(lambda: self._enough(slot))
+
+    def _ready(self, slot: _Slot) -> bool:
         return slot.live and slot.sent < self._rows * self._cell_size
+
+    def _enough(self, slot: _Slot) -> bool:
+        """Whether waiting brings no larger push: it is large, the window is full, or no more comes."""
+        missing = slot.push_max - (self._rows * self._cell_size - slot.sent)
+        return missing <= 0 or self._complete or self._pressed
 
     async def _replace(self, slot: _Slot, error: PotsherdError) -> None:
         if slot.candidate is not None:

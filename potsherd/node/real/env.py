@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable
@@ -25,7 +26,10 @@ OFFLOADS_WAITING_MAX = 64
 
 
 class ThreadOffload:
-    """Run blocking calls on a bounded pool of threads (`potsherd.ports.Offload`)."""
+    """Run blocking calls on a bounded pool of threads (`potsherd.ports.Offload`).
+
+    One future of the loop for each call: the executor's own way back takes four times as long.
+    """
 
     def __init__(self, threads: int = THREADS_DEFAULT) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="potsherd")
@@ -33,19 +37,42 @@ class ThreadOffload:
 
     async def __call__(self, fn: Callable[..., T], /, *args: Any) -> T:
         await self._places.acquire()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
         try:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, fn, *args)
+            self._pool.submit(self._work, loop, done, fn, args)
         except BaseException:
             self._places.release()
             raise
-        future.add_done_callback(self._finished)
-        # shielded: a cancelled caller must not take back a call that waits for a thread
-        return await asyncio.shield(future)
+        return await done
 
-    def _finished(self, future: asyncio.Future[Any]) -> None:
+    def _work(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        done: asyncio.Future[T],
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+    ) -> None:
+        """On a thread. A caller that is cancelled does not take back a call that waits for one."""
+        result: T | None = None
+        failure: BaseException | None = None
+        try:
+            result = fn(*args)
+        except BaseException as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+            loop.call_soon_threadsafe(self._finished, done, result, failure)
+
+    def _finished(
+        self, done: asyncio.Future[Any], result: object, failure: BaseException | None
+    ) -> None:
         self._places.release()
-        if not future.cancelled():
-            future.exception()  # the awaiter may be gone; then nobody else looks at it
+        if done.cancelled():
+            return  # the caller has gone
+        if failure is None:
+            done.set_result(result)
+        else:
+            done.set_exception(failure)
 
     def close(self) -> None:
         """Let the threads end after what they have; further calls raise RuntimeError."""

@@ -14,7 +14,7 @@ __all__ = ["CLIENT_KEEP_BYTES", "NODE_KEEP_BYTES", "reuse_memory"]
 
 CLIENT_KEEP_BYTES = 128 * 2**20
 """Freed memory that a command keeps at most; what is in use is bounded elsewhere."""
-NODE_KEEP_BYTES = 16 * 2**20
+NODE_KEEP_BYTES = 8 * 2**20
 """The same for a node, which must stay small."""
 
 # mallopt(3)
