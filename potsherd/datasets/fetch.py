@@ -23,7 +23,7 @@ from potsherd.errors import (
     NotFoundError,
     PotsherdError,
 )
-from potsherd.ports import Env
+from potsherd.ports import Buffer, Env
 
 __all__ = ["Failure", "Fetcher", "LongFile", "Receiver"]
 
@@ -47,7 +47,7 @@ class LongFile(Protocol):
     def start(self, hashes: ContentHash) -> int:
         """Where to begin: behind what is there already, which has been fed to the hashes."""
 
-    def write(self, start: int, data: bytes) -> None:
+    def write(self, start: int, data: Buffer) -> None:
         """The next bytes, verified block by block."""
 
     def finish(self) -> None:

@@ -15,7 +15,7 @@ from potsherd.datasets.pages import Kind, split_path
 from potsherd.datasets.reader import ArchiveReader
 from potsherd.datasets.scan import readable
 from potsherd.errors import PartlyDone, UsageError
-from potsherd.ports import Env
+from potsherd.ports import Buffer, Env
 
 __all__ = ["GetProgress", "GetResult", "VerifyResult", "cat", "get", "verify"]
 
@@ -100,7 +100,7 @@ class _ToPart:
             hashes.update(self._part.read(at, RESUME_BYTES))
         return end
 
-    def write(self, start: int, data: bytes) -> None:
+    def write(self, start: int, data: Buffer) -> None:
         self._part.write(start, data)
 
     def finish(self) -> None:
@@ -130,7 +130,7 @@ class _Nothing:
     def start(self, hashes: ContentHash) -> int:
         return 0
 
-    def write(self, start: int, data: bytes) -> None:
+    def write(self, start: int, data: Buffer) -> None:
         pass
 
     finish = fail = close = lambda self: None
@@ -304,7 +304,7 @@ def _compare(extractor: Extractor, nodes: Sequence[Node], different: list[bytes]
 
 async def cat(
     archive: ArchiveReader, path: bytes, start: int = 0, stop: int | None = None
-) -> AsyncIterator[bytes]:
+) -> AsyncIterator[Buffer]:
     """The bytes of a file from `start` to before `stop`, in pieces, each verified.
 
     Raises NotFoundError, and UsageError for what is no file or a range that begins behind its end.

@@ -11,7 +11,7 @@ from potsherd.crypto.eris import ReadCapability
 from potsherd.crypto.keys import DatasetKeys
 from potsherd.datasets.finish import ArchiveHolders
 from potsherd.datasets.manifest import SegmentRef
-from potsherd.datasets.reader import RootPlace
+from potsherd.datasets.reader import Piece, RootPlace
 from potsherd.datasets.spool import Spool
 from potsherd.datasets.stream import Entry as EntryTuple
 from potsherd.datasets.stream import WrittenSegment
@@ -149,11 +149,10 @@ class NetworkSource:
             name = SegmentRef(reader.segment_id, d.placement_key, d.k, d.n)
             yield RootPlace(name, entry.offset, entry.length)
 
-    async def read(
-        self, segment: SegmentRef, ranges: Sequence[tuple[int, int]]
-    ) -> Sequence[Buffer]:
+    async def read(self, segment: SegmentRef, ranges: Sequence[tuple[int, int]]) -> Sequence[Piece]:
         """See SegmentSource."""
-        return await self._reader(segment).read_many(ranges)
+        found = await self._reader(segment).read_proven(ranges)
+        return [Piece(proven.data, proven.leaves) for proven in found]
 
     def _reader(self, segment: SegmentRef) -> SegmentReader:
         reader = self._readers.get(segment.segment_id)

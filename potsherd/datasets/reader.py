@@ -7,6 +7,7 @@ a source that lies is found out before a byte reaches a caller.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 from collections import deque
 from collections.abc import (
@@ -15,14 +16,16 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
-from potsherd.crypto.eris import ReadCapability, decode, decode_blocks, decode_many, shape_of
+from potsherd.crypto.eris import ReadCapability, Run, decode, decode_many, decode_runs, shape_of
+from potsherd.crypto.eris.capability import BLOCK_SIZE_LARGE, REFERENCE_BYTES
 from potsherd.crypto.hashing import digest
 from potsherd.datasets.manifest import ManifestReader, Node, PagePlace, SegmentRef
 from potsherd.datasets.pages import PAGE_BYTES_MAX, FileContent, Kind, Page, parse_page
@@ -37,10 +40,22 @@ from potsherd.errors import (
 )
 from potsherd.ports import Buffer, Env
 
-__all__ = ["ArchiveReader", "FileReader", "RootPlace", "SegmentSource", "in_order", "open_archive"]
+__all__ = [
+    "ArchiveReader",
+    "FileReader",
+    "Piece",
+    "RootPlace",
+    "SegmentSource",
+    "in_order",
+    "open_archive",
+]
 
-WINDOW_BYTES = 8 * 2**20
-"""Content bytes of a long file that are fetched and decoded together."""
+WINDOW_BYTES = 16 * 2**20
+"""Content bytes of a long file that are fetched and decoded together at most: the leaves of one inner block."""
+WINDOW_BYTES_MIN = 2**20
+"""The first window of a file has this size, so that its first bytes come soon."""
+WINDOW_FAST_S = 0.4
+"""A window that came in less makes the next twice as large; one that took twice as long halves it."""
 WINDOWS_AHEAD = 1
 """Windows that are being fetched while the one before them is used."""
 INNER_BLOCKS_MAX = 64
@@ -59,15 +74,29 @@ class RootPlace:
     length: int
 
 
+class Piece(NamedTuple):
+    """Bytes of a stream as a source gives them."""
+
+    data: Buffer
+    references: bytes = b""
+    """BLAKE2b-256 of each 32 KiB of `data` where the source has hashed exactly these anyway; or empty."""
+
+    def cut(self, start: int, length: int) -> Piece:
+        """A part of it, with its references if it is whole blocks."""
+        size, data = BLOCK_SIZE_LARGE, memoryview(self.data)[start : start + length]
+        if not self.references or start % size or length % size:
+            return Piece(data)
+        first, end = (REFERENCE_BYTES * at // size for at in (start, start + length))
+        return Piece(data, self.references[first:end])
+
+
 class SegmentSource(Protocol):
     """Reads segments, from whoever has them. Safe to use from many tasks at once."""
 
     def roots(self, capability: ReadCapability) -> AsyncIterator[RootPlace]:
         """Candidates for the place of a root page, the most promising first. Raises NotFoundError."""
 
-    async def read(
-        self, segment: SegmentRef, ranges: Sequence[tuple[int, int]]
-    ) -> Sequence[Buffer]:
+    async def read(self, segment: SegmentRef, ranges: Sequence[tuple[int, int]]) -> Sequence[Piece]:
         """The bytes of (offset, length) ranges of the segment's stream, checked against the segment id.
 
         Raises NotEnoughShards, NotFoundError.
@@ -100,7 +129,7 @@ async def _open_at(
     if not 0 < place.length <= 2 * PAGE_BYTES_MAX:
         raise MalformedError("a root page of impossible length")
     [blocks] = await source.read(place.segment, [(place.offset, place.length)])
-    root = await env.offload(_decode_root, capability, blocks)
+    root = await env.offload(_decode_root, capability, blocks.data)
     return ArchiveReader(env, source, capability, root, place)
 
 
@@ -166,23 +195,23 @@ class ArchiveReader:
             runs.append((segment, offset, stored))
         blocks = await self.read_runs(runs)
         wanted = [
-            (ReadCapability.from_bytes(capability), length, data)
-            for (capability, length, _, _), data in zip(items, blocks, strict=True)
+            (ReadCapability.from_bytes(capability), length, piece.data)
+            for (capability, length, _, _), piece in zip(items, blocks, strict=True)
         ]
         return await self._env.offload(_decode_pages, wanted)
 
-    async def read_runs(self, runs: Sequence[tuple[SegmentRef, int, int]]) -> list[Buffer]:
+    async def read_runs(self, runs: Sequence[tuple[SegmentRef, int, int]]) -> list[Piece]:
         """Stored bytes of (segment, offset, length) runs: one request a segment, neighbours together."""
         by_segment: dict[SegmentRef, list[int]] = {}
         for number, (segment, _, _) in enumerate(runs):
             by_segment.setdefault(segment, []).append(number)
-        parts: dict[int, Buffer] = {}
+        parts: dict[int, Piece] = {}
 
         async def read(segment: SegmentRef, numbers: list[int]) -> None:
             numbers = sorted(numbers, key=lambda number: runs[number][1])
             merged = _merge([runs[number][1:] for number in numbers])
             got = await self._source.read(segment, merged)
-            if [len(part) for part in got] != [length for _, length in merged]:
+            if [len(part.data) for part in got] != [length for _, length in merged]:
                 raise IntegrityError("a source gave more or fewer bytes than asked for")
             parts.update(_cut([(number, *runs[number][1:]) for number in numbers], merged, got))
 
@@ -200,7 +229,7 @@ class ArchiveReader:
         parts = iter(await self.read_runs(runs))
         items = []
         for node, count in zip(nodes, counts, strict=True):
-            blocks = list(itertools.islice(parts, count))
+            blocks = [piece.data for piece in itertools.islice(parts, count)]
             items.append((content_of(node), blocks[0] if count == 1 else b"".join(blocks)))
         return await self._env.offload(_decode_files, items)
 
@@ -243,16 +272,15 @@ def _merge(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 def _cut(
     wanted: Iterable[tuple[int, int, int]],
     merged: Sequence[tuple[int, int]],
-    got: Sequence[Buffer],
-) -> Mapping[int, Buffer]:
+    got: Sequence[Piece],
+) -> Mapping[int, Piece]:
     """(number, offset, length), sorted by offset, out of merged runs."""
-    parts: dict[int, Buffer] = {}
+    parts: dict[int, Piece] = {}
     at = 0
     for number, offset, length in wanted:
         while offset + length > sum(merged[at]):
             at += 1
-        start = offset - merged[at][0]
-        parts[number] = memoryview(got[at])[start : start + length]
+        parts[number] = got[at].cut(offset - merged[at][0], length)
     return parts
 
 
@@ -275,52 +303,82 @@ class FileReader:
         self._shape = shape_of(self._capability, content.length)
         self._map = ExtentMap(Extent(*extent) for extent in content.extents)
         self._inner: dict[tuple[int, int], Buffer] = {}
+        self._window = min(WINDOW_BYTES_MIN, WINDOW_BYTES)
         self.length = content.length
 
-    async def read(self, start: int, length: int) -> bytes:
+    async def read(self, start: int, length: int) -> Buffer:
         """content[start : start+length], shorter at the end. All of it is in memory at once."""
-        names = self._shape.blocks_of_range(start, length)
-        missing = [name for name in names if name not in self._inner]
-        blocks = {name: self._inner[name] for name in names if name in self._inner}
-        blocks |= await self._fetch(missing)
-        self._keep(blocks)
+        wanted, runs = self._plan(start, length)
+        runs += await self._fetch(wanted)
+        for run in runs:
+            self._keep(run)
         return await self._env.offload(
-            decode_blocks, self._capability, self.length, blocks, start, length
+            decode_runs, self._capability, self.length, runs, start, length
         )
 
-    def _keep(self, blocks: Mapping[tuple[int, int], Buffer]) -> None:
-        for name, block in blocks.items():
-            if name[0] and name not in self._inner:
-                if len(self._inner) == INNER_BLOCKS_MAX:
-                    self._inner.pop(next(iter(self._inner)))
-                self._inner[name] = bytes(block)  # a view would keep its whole window alive
+    def _plan(self, start: int, length: int) -> tuple[list[tuple[int, int, int]], list[Run]]:
+        """Which blocks are to be fetched, as (level, first, count), and those that are here."""
+        spans = self._shape.spans_of_range(start, length)
+        wanted, here = [], []
+        for level in range(self._shape.root_level, 0, -1):
+            for index in range(*spans[level]):
+                block = self._inner.get((level, index))
+                if block is None:
+                    wanted.append((level, index, 1))
+                else:
+                    here.append(Run(level, index, block))
+        first, end = spans[0]
+        arity = self._shape.arity
+        while first < end:  # leaves of one parent are neighbours in the stream
+            stop = min(end, first - first % arity + arity)
+            wanted.append((0, first, stop - first))
+            first = stop
+        return wanted, here
 
-    async def _fetch(self, names: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Buffer]:
+    def _keep(self, run: Run) -> None:
+        name = (run.level, run.first)
+        if run.level and name not in self._inner:
+            if len(self._inner) == INNER_BLOCKS_MAX:
+                self._inner.pop(next(iter(self._inner)))
+            self._inner[name] = bytes(run.blocks)  # a view would keep its whole window alive
+
+    async def _fetch(self, wanted: Sequence[tuple[int, int, int]]) -> list[Run]:
         size = self._shape.block_size
-        places = sorted((self._shape.position(*name) * size, name) for name in names)
-        found: dict[tuple[int, int], Buffer] = {}
+        names: list[tuple[int, int]] = []
         runs: list[tuple[SegmentRef, int, int]] = []
-        for place, _ in places:
-            # A run is whole blocks, so a block lies in one extent.
-            [extent] = self._map.slice(place, size)
-            runs.append((self._node.segments[extent.segment_number], extent.offset, size))
-        for (_, name), data in zip(places, await self._archive.read_runs(runs), strict=True):
-            found[name] = data
-        return found
+        for level, first, count in wanted:
+            place = self._shape.position(level, first) * size
+            for extent in self._map.slice(place, count * size):  # of whole blocks, as runs are
+                names.append((level, first))
+                segment = self._node.segments[extent.segment_number]
+                runs.append((segment, extent.offset, extent.length))
+                first += extent.length // size
+        pieces = await self._archive.read_runs(runs)
+        return [
+            Run(*name, piece.data, piece.references if size == BLOCK_SIZE_LARGE else b"")
+            for name, piece in zip(names, pieces, strict=True)
+        ]
 
-    async def stream(self, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
+    async def stream(self, start: int = 0, stop: int | None = None) -> AsyncGenerator[Buffer, None]:
         """content[start:stop] in pieces, the next ones under way while one is used."""
         stop = self.length if stop is None else min(stop, self.length)
-        edges = [
-            start,
-            *range(start - start % WINDOW_BYTES + WINDOW_BYTES, stop, WINDOW_BYTES),
-            stop,
-        ]
-        calls = (
-            lambda low=low, high=high: self.read(low, high - low)
-            for low, high in itertools.pairwise(edges)
-            if low < high
-        )
-        async with aclosing(in_order(calls, WINDOWS_AHEAD)) as pieces:
+        async with aclosing(in_order(self._windows(start, stop), WINDOWS_AHEAD)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    def _windows(self, start: int, stop: int) -> Iterator[Callable[[], Awaitable[Buffer]]]:
+        """Reads of neighbouring windows, of a size that suits how fast the last ones came."""
+        while start < stop:
+            end = min(stop, start - start % self._window + self._window)
+            yield functools.partial(self._timed, start, end - start)
+            start = end
+
+    async def _timed(self, start: int, length: int) -> Buffer:
+        before = self._env.monotonic()
+        piece = await self.read(start, length)
+        seconds = self._env.monotonic() - before
+        if seconds < WINDOW_FAST_S:
+            self._window = min(2 * self._window, WINDOW_BYTES)
+        elif seconds > 2 * WINDOW_FAST_S:
+            self._window = max(self._window // 2, min(WINDOW_BYTES_MIN, WINDOW_BYTES))
+        return piece

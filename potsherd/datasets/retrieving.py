@@ -25,6 +25,7 @@ from potsherd.erasure.descriptor import defaults
 from potsherd.errors import IntegrityError, NotFoundError, PotsherdError
 from potsherd.node.records import Head
 from potsherd.node.statements import open_head
+from potsherd.ports import Buffer
 
 __all__ = [
     "Listed",
@@ -96,7 +97,7 @@ async def cat(
     path: bytes,
     start: int = 0,
     stop: int | None = None,
-) -> AsyncIterator[bytes]:
+) -> AsyncIterator[Buffer]:
     """See potsherd.datasets.get.cat."""
     archive = await open_dataset(context, capability)
     async for piece in local.cat(archive, path, start, stop):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from potsherd.crypto.eris import ReadCapability
 from potsherd.crypto.hashing import entry_locator
 from potsherd.datasets.manifest import SegmentRef
-from potsherd.datasets.reader import RootPlace
+from potsherd.datasets.reader import Piece, RootPlace
 from potsherd.datasets.stream import Entry
 from potsherd.erasure.layout import STANDARD, Geometry, Limits
 from potsherd.errors import NotEnoughShards, NotFoundError, PeerError
@@ -156,9 +156,7 @@ class MemorySegments:
         """What a manifest says of a segment."""
         return SegmentRef(identity, self.segments[identity].placement_key, self.k, self.n)
 
-    async def read(
-        self, segment: SegmentRef, ranges: Sequence[tuple[int, int]]
-    ) -> Sequence[Buffer]:
+    async def read(self, segment: SegmentRef, ranges: Sequence[tuple[int, int]]) -> Sequence[Piece]:
         """See SegmentSource."""
         if segment.segment_id not in self.segments:
             raise NotFoundError("no such segment")
@@ -169,7 +167,7 @@ class MemorySegments:
         self.reads.append((kept.number, list(ranges)))
         for offset, length in ranges:
             _require(offset >= 0 and 0 < length <= len(kept.data) - offset, "beyond the stream")
-        return [bytes(kept.data[offset : offset + length]) for offset, length in ranges]
+        return [Piece(bytes(kept.data[offset : offset + length])) for offset, length in ranges]
 
 
 def _require(true: bool, what: str) -> None:

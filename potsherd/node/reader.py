@@ -11,12 +11,13 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from potsherd.crypto.eris import ReadCapability
 from potsherd.crypto.hashing import entry_locator
 from potsherd.erasure.code import Code
 from potsherd.erasure.descriptor import Descriptor, Entry
-from potsherd.erasure.layout import Geometry
+from potsherd.erasure.layout import CELL_SIZE, Geometry
 from potsherd.erasure.merkle import HASH_SIZE, cell_leaves_fast, verify_range
 from potsherd.errors import (
     IntegrityError,
@@ -30,7 +31,7 @@ from potsherd.node.records import PAYLOAD_MAX
 from potsherd.node.session import Session
 from potsherd.ports import Address, Buffer
 
-__all__ = ["Holder", "SegmentReader", "find_entry", "probe"]
+__all__ = ["Holder", "Proven", "ProvenCells", "SegmentReader", "find_entry", "probe"]
 
 HEDGE_S = 1.5
 """A column that has not answered by then is rebuilt from others at the same time."""
@@ -43,6 +44,22 @@ LOCATE_ROUNDS = 3
 LOCATE_PAUSE_S = 1.0
 RUNS_MAX = 128
 """Runs in one request (records.Read)."""
+
+
+class Proven(NamedTuple):
+    """Verified bytes of a stream."""
+
+    data: memoryview
+    leaves: bytes
+    """BLAKE2b-256 of each 32 KiB cell, if the range is whole cells and all came from holders; else empty."""
+
+
+class ProvenCells(dict[tuple[int, int], memoryview]):
+    """Verified cells by (column, row), and the leaves of those that were hashed to verify them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leaves: dict[tuple[int, int], bytes] = {}
 
 
 @dataclass(frozen=True)
@@ -204,12 +221,16 @@ class SegmentReader:
 
     # --- reading -----------------------------------------------------------------------------------
 
-    async def read(self, offset: int, length: int) -> bytes:
+    async def read(self, offset: int, length: int) -> memoryview:
         """Verified bytes of the stream. Raises NotEnoughShards, NotFoundError, MalformedError."""
         return (await self.read_many([(offset, length)]))[0]
 
-    async def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    async def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
         """Several ranges in one round of parallel requests; see `read`."""
+        return [proven.data for proven in await self.read_proven(ranges)]
+
+    async def read_proven(self, ranges: Sequence[tuple[int, int]]) -> list[Proven]:
+        """`read_many` with what is known of the hashes."""
         await self.locate()
         geometry = self.descriptor.geometry
         for offset, length in ranges:
@@ -220,11 +241,11 @@ class SegmentReader:
             for cell in _cells(geometry, offset, length):
                 wanted.setdefault(cell % geometry.k, set()).add(cell // geometry.k)
         cells = await self._collect(wanted)
-        return [_assemble(geometry, cells, offset, length) for offset, length in ranges]
+        return await self._env.offload(_assemble, geometry, cells, ranges)
 
-    async def _collect(self, wanted: Mapping[int, set[int]]) -> dict[tuple[int, int], memoryview]:
+    async def _collect(self, wanted: Mapping[int, set[int]]) -> ProvenCells:
         """The cells (column, row) asked for, from their columns or rebuilt."""
-        cells: dict[tuple[int, int], memoryview] = {}
+        cells = ProvenCells()
         direct = {
             asyncio.ensure_future(self._fetch(column, rows, cells)): column
             for column, rows in wanted.items()
@@ -406,10 +427,11 @@ class SegmentReader:
         start = self._env.monotonic()
         peer = await self._session.peer(holder.key, holder.address, near=near)
         data, proofs = await peer.read(self.segment_id, holder.index, runs)
-        checked = await self._env.offload(
-            _verify, self.descriptor, holder.index, runs, memoryview(data), proofs
-        )
-        cells.update(checked)
+        leaves = await self._env.offload(_verify, self.descriptor, holder.index, runs, data, proofs)
+        size, places = self.descriptor.cell_size, _places(holder.index, runs)
+        cells.update({place: data[i * size : (i + 1) * size] for i, place in enumerate(places)})
+        if isinstance(cells, ProvenCells):
+            cells.leaves.update(zip(places, _split(leaves), strict=True))
         self.received += len(data)
         self._note_speed(holder.key, len(data), self._env.monotonic() - start)
 
@@ -467,27 +489,33 @@ def _requests(runs: Sequence[tuple[int, int]], cell_size: int) -> Iterable[list[
         yield part
 
 
+def _places(index: int, runs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """(column, row) of the cells of an answer."""
+    return [(index, row) for first, count in runs for row in range(first, first + count)]
+
+
+def _split(leaves: bytes) -> list[bytes]:
+    return [leaves[at : at + HASH_SIZE] for at in range(0, len(leaves), HASH_SIZE)]
+
+
 def _verify(
     descriptor: Descriptor,
     index: int,
     runs: Sequence[tuple[int, int]],
     data: memoryview,
     proofs: Sequence[bytes],
-) -> dict[tuple[int, int], memoryview]:
-    """Check every cell against the shard root. Raises IntegrityError."""
+) -> bytes:
+    """Check every cell against the shard root; their leaves. Raises IntegrityError."""
     size = descriptor.cell_size
     if len(data) != sum(count for _, count in runs) * size or len(proofs) != len(runs):
         raise IntegrityError("a holder sent another number of bytes than asked for")
     leaves = cell_leaves_fast(data, size)
-    checked: dict[tuple[int, int], memoryview] = {}
     place = 0
     for (first, count), proof in zip(runs, proofs, strict=True):
         own = leaves[place * HASH_SIZE : (place + count) * HASH_SIZE]
         verify_range(descriptor.roots[index], descriptor.rows, first, own, proof)
-        for row in range(first, first + count):
-            checked[index, row] = data[place * size : (place + 1) * size]
-            place += 1
-    return checked
+        place += count
+    return leaves
 
 
 def _rebuild_rows(
@@ -510,15 +538,25 @@ def _rebuild_rows(
 
 
 def _assemble(
-    geometry: Geometry, cells: Mapping[tuple[int, int], memoryview], offset: int, length: int
-) -> bytes:
+    geometry: Geometry, cells: ProvenCells, ranges: Sequence[tuple[int, int]]
+) -> list[Proven]:
+    """Each range in one buffer: the only copy between the socket's and the block cipher's."""
+    return [_range(geometry, cells, offset, length) for offset, length in ranges]
+
+
+def _range(geometry: Geometry, cells: ProvenCells, offset: int, length: int) -> Proven:
     size, k = geometry.cell_size, geometry.k
-    parts = [cells[cell % k, cell // k] for cell in _cells(geometry, offset, length)]
-    if not parts:
-        return b""
-    start = offset % size
-    if len(parts) == 1:
-        return bytes(parts[0][start : start + length])
-    parts[0] = parts[0][start:]
-    parts[-1] = parts[-1][: (offset + length - 1) % size + 1]
-    return b"".join(parts)
+    places = [(cell % k, cell // k) for cell in _cells(geometry, offset, length)]
+    start, end = offset % size, offset % size + length
+    if len(places) == 1:
+        data = cells[places[0]][start:end]
+    else:
+        parts = [cells[place] for place in places]
+        if parts and (start or end % size):
+            parts[-1] = parts[-1][: (end - 1) % size + 1]
+            parts[0] = parts[0][start:]
+        data = memoryview(b"".join(parts))
+    if size != CELL_SIZE or start or end % size:
+        return Proven(data, b"")
+    leaves = [cells.leaves.get(place, b"") for place in places]
+    return Proven(data, b"".join(leaves) if all(leaves) else b"")

@@ -29,7 +29,7 @@ SIZES = [0, 1, 1023, 1024, 1025, 15 * KIB, 16383, 16384, 16385, 32767, 32768, 32
 
 def env() -> Env:
     """Only what put and get use."""
-    return cast(Env, SimpleNamespace(offload=inline))
+    return cast(Env, SimpleNamespace(offload=inline, monotonic=lambda: 0.0))
 
 
 def settings(k: int = 2, n: int = 4, **more: Any) -> PutSettings:

@@ -14,7 +14,14 @@ from potsherd.crypto.eris.capability import (
 )
 from potsherd.crypto.eris.decoder import Decoder, Want
 from potsherd.crypto.eris.encoder import NULL_SECRET, Batch, Encoded, Encoder, encode_many
-from potsherd.crypto.eris.located import decode_blocks, decode_many, decode_postorder, shape_of
+from potsherd.crypto.eris.located import (
+    Run,
+    decode_blocks,
+    decode_many,
+    decode_postorder,
+    decode_runs,
+    shape_of,
+)
 from potsherd.crypto.eris.tree import TreeShape
 from potsherd.crypto.eris.wrappers import decode, encode, read_range
 
@@ -30,6 +37,7 @@ __all__ = [
     "Encoder",
     "PlainBackend",
     "ReadCapability",
+    "Run",
     "TreeShape",
     "Want",
     "block_size_for",
@@ -37,6 +45,7 @@ __all__ = [
     "decode_blocks",
     "decode_many",
     "decode_postorder",
+    "decode_runs",
     "default_backend",
     "encode",
     "encode_many",

@@ -6,7 +6,9 @@ level, across many contents. `decoder.Decoder` is the other way: length unknown,
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from potsherd.crypto.eris.backend import Backend, default_backend
 from potsherd.crypto.eris.capability import PAIR_BYTES, REFERENCE_BYTES, ReadCapability
@@ -14,12 +16,25 @@ from potsherd.crypto.eris.tree import TreeShape
 from potsherd.errors import IntegrityError, MalformedError, NotFoundError
 from potsherd.ports import Buffer
 
-__all__ = ["decode_blocks", "decode_many", "decode_postorder", "shape_of"]
+__all__ = ["Run", "decode_blocks", "decode_many", "decode_postorder", "decode_runs", "shape_of"]
 
 GROUP_BYTES = 1 << 20
 """Ciphertext of small contents that `decode_many` hands to the backend in one call."""
 
-_Fetch = Callable[[int, int, int], list[Buffer]]  # (level, first, end) -> blocks, or runs of blocks
+
+class Run(NamedTuple):
+    """Neighbouring blocks of one level."""
+
+    level: int
+    first: int
+    """Index of the first block in its level."""
+    blocks: Buffer
+    references: bytes = b""
+    """BLAKE2b-256 of each block where the caller has made sure of it, so that it is not hashed again; or empty."""
+
+
+_Part = tuple[Buffer, bytes]  # whole blocks, and their references if they are known
+_Fetch = Callable[[int, int, int], list[_Part]]  # (level, first, end) -> blocks in order
 
 
 def shape_of(capability: ReadCapability, content_length: int) -> TreeShape:
@@ -43,22 +58,55 @@ def decode_blocks(
     Needed are those of `shape_of(…).blocks_of_range(start, length)`; more may be there. Raises
     NotFoundError for a missing one, IntegrityError for wrong bytes, MalformedError for a wrong tree.
     """
+    runs = [Run(*name, block) for name, block in blocks.items()]
+    return bytes(decode_runs(capability, content_length, runs, start, length, backend))
+
+
+def decode_runs(
+    capability: ReadCapability,
+    content_length: int,
+    runs: Iterable[Run],
+    start: int = 0,
+    length: int | None = None,
+    backend: Backend | None = None,
+) -> memoryview:
+    """`decode_blocks` of blocks that come in runs; nothing is copied where a level's blocks are one run."""
     shape = shape_of(capability, content_length)
     stop = content_length if length is None else min(start + length, content_length)
     spans = shape.spans_of_range(start, max(0, stop - start))
     if spans[0][0] == spans[0][1]:
-        return b""
+        return memoryview(b"")
+    by_level: dict[int, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run[:2]):
+        by_level.setdefault(run.level, []).append(run)
 
-    def fetch(level: int, first: int, end: int) -> list[Buffer]:
-        try:
-            return [blocks[level, index] for index in range(first, end)]
-        except KeyError:
-            raise NotFoundError("a block is missing") from None
+    def fetch(level: int, first: int, end: int) -> list[_Part]:
+        return _cut(by_level.get(level, []), first, end, shape.block_size)
 
     job = _Job(capability, shape, spans, fetch)
     _decode([job], capability.block_size, backend or default_backend())
     offset = spans[0][0] * shape.block_size
-    return bytes(job.plain[start - offset : stop - offset])
+    return job.plain[start - offset : stop - offset]
+
+
+def _cut(runs: Sequence[Run], first: int, end: int, size: int) -> list[_Part]:
+    """Blocks `first` to before `end` out of sorted runs. Raises NotFoundError."""
+    parts: list[_Part] = []
+    place = max(0, bisect.bisect_right(runs, first, key=lambda run: run.first) - 1)
+    for run in runs[place:]:
+        view = memoryview(run.blocks).cast("B")
+        skip, stop = first - run.first, min(end - run.first, len(view) // size)
+        if first == end or skip < 0:
+            break
+        if len(view) % size or not len(view):
+            raise IntegrityError("a block has the wrong size")
+        if skip < stop:
+            known = run.references[skip * REFERENCE_BYTES : stop * REFERENCE_BYTES]
+            parts.append((view[skip * size : stop * size], known))
+            first = run.first + stop
+    if first != end:
+        raise NotFoundError("a block is missing")
+    return parts
 
 
 def decode_postorder(
@@ -148,8 +196,9 @@ def _whole(capability: ReadCapability, content_length: int, blocks: Buffer) -> _
         raise IntegrityError(f"{len(view)} bytes of blocks, not {shape.encoded_length}")
     size = shape.block_size
 
-    def fetch(level: int, first: int, end: int) -> list[Buffer]:
-        return [view[at * size : stop * size] for at, stop in _runs(shape, level, first, end)]
+    def fetch(level: int, first: int, end: int) -> list[_Part]:
+        runs = _runs(shape, level, first, end)
+        return [(view[at * size : stop * size], b"") for at, stop in runs]
 
     return _Job(capability, shape, [(0, width) for width in shape.widths], fetch)
 
@@ -175,15 +224,17 @@ def _decode(jobs: list[_Job], block_size: int, backend: Backend) -> None:
 
 
 def _decode_level(jobs: list[_Job], level: int, block_size: int, backend: Backend) -> None:
-    parts: list[Buffer] = []
+    parts: list[_Part] = []
     for job in jobs:
         parts += job.fetch(level, *job.spans[level])
-    if any(len(part) == 0 or len(part) % block_size for part in parts):
-        raise IntegrityError("a block has the wrong size")
-    ciphertext = parts[0] if len(parts) == 1 else b"".join(parts)
+    ciphertext = parts[0][0] if len(parts) == 1 else b"".join([blocks for blocks, _ in parts])
     references = b"".join([job.references for job in jobs])
     keys = b"".join([job.keys for job in jobs])
-    if backend.references(ciphertext, block_size) != references:
+    if all(known for _, known in parts):
+        found = b"".join([known for _, known in parts])
+    else:
+        found = backend.references(ciphertext, block_size)
+    if found != references:
         raise IntegrityError("a block does not have the hash it must have")
     plain = backend.decrypt(ciphertext, keys, block_size, level)
     if level and backend.references(plain, block_size) != keys:

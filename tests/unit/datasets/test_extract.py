@@ -25,7 +25,6 @@ from potsherd.errors import (
     StorageError,
     UsageError,
 )
-from potsherd.ports import Buffer
 
 
 def node(path: bytes, kind: int = Kind.FILE, target: bytes | None = None, length: int = 4) -> Node:
@@ -300,7 +299,9 @@ class Interrupted(Exception):  # noqa: N818 (says what happened)
 def stop_after(bench: Bench, reads: int) -> None:
     real = type(bench.segments).read
 
-    async def read(segment: SegmentRef, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
+    async def read(
+        segment: SegmentRef, ranges: Sequence[tuple[int, int]]
+    ) -> Sequence[reader.Piece]:
         if len(bench.segments.reads) >= reads:
             raise Interrupted
         return await real(bench.segments, segment, ranges)

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from datasets_bench import settings
 from potsherd.datasets.get import get
 from potsherd.datasets.put import put, scan
-from potsherd.datasets.reader import open_archive
+from potsherd.datasets.reader import Piece, open_archive
 from potsherd.datasets.spool import Spool
 from potsherd.datasets.testing import MemorySegments, inline
 
@@ -41,7 +41,7 @@ class OnDisk(MemorySegments):
         found = []
         for offset, length in ranges:
             self.file.seek(offset)
-            found.append(self.file.read(length))
+            found.append(Piece(self.file.read(length)))
         return found
 
 async def main(count, folder):
