@@ -85,6 +85,8 @@ class Watched:
     """Failure domains, as its presence says (placement.domains_of)."""
     answered: bool = False
     """Whether it ever gave a sign of life: members only can."""
+    presented: bool = False
+    """Whether a presence of it, with its credential, has been seen."""
     fails: int = 0
     """Heartbeats without an answer since `seen`."""
     away: bool = False
@@ -174,6 +176,7 @@ class PeerTable:
         """What a presence says about a node; nodes not watched are ignored."""
         peer = self._peers.get(key)
         if peer is not None:
+            peer.presented = True
             peer.domains = tuple(domains)
             peer.address = peer.address or address
 
@@ -386,12 +389,13 @@ class PeerTable:
     def lost(self, key: bytes, *, urgent: bool = False) -> bool:
         """Whether the node is given up; `urgent`: for segments that cannot wait for frozen timers.
 
-        A node that has never given a sign of life is lost as soon as it is away: it may not exist.
+        A node that has shown neither a sign of life nor a presence is lost as soon as it is away: it
+        may not exist.
         """
         peer = self._peers.get(key)
         if peer is None:
             return False
-        if not peer.answered:
+        if not peer.answered and not peer.presented:
             return peer.away and not self._isolated
         if peer.gone:
             return True
@@ -411,9 +415,9 @@ class PeerTable:
         return frozenset(key for key, peer in self._peers.items() if peer.gone)
 
     def proven(self, key: bytes) -> bool:
-        """Whether a node of this key has ever given a sign of life: only members can."""
+        """Whether a node of this key has given a sign of life or shown a presence: only members can."""
         peer = self._peers.get(key)
-        return peer is not None and peer.answered
+        return peer is not None and (peer.answered or peer.presented)
 
     def has_record(self, key: bytes) -> bool:
         """Whether it has been seen for 14 days and has passed an audit: for placement."""
@@ -430,6 +434,11 @@ class PeerTable:
         peer = self._peers.get(key)
         return peer.address if peer else None
 
+    def met_at(self, key: bytes) -> Address | None:
+        """Where the node last answered, even if it does not any more."""
+        peer = self._peers.get(key)
+        return peer.met_at if peer else None
+
     def near(self, key: bytes) -> bytes:
         """Placement key of a segment that we share with the node; empty when unknown."""
         peer = self._peers.get(key)
@@ -444,6 +453,14 @@ class PeerTable:
         """Share of heartbeats answered, over all hours of the week; 1.0 for a node never asked."""
         peer = self._peers.get(key)
         return peer.habits.overall() if peer else 1.0
+
+    def reached(self, now: float) -> int:
+        """Nodes that answer: watched peers, and others that the DHT knows."""
+        watched = sum(p.answered and not p.away for p in self._peers.values())
+        others = (
+            k not in self._peers and now - at < self._away_after_s for k, at in self._others.items()
+        )
+        return watched + sum(others)
 
     def counts(self, now: float) -> PeerCounts:
         """For people and tests."""

@@ -28,6 +28,7 @@ class PeerState(Record):
     address: Annotated[Address | None, Opt(AddressField())]
     """Where it was last met: a node finds its peers again without the DHT."""
     answered: Annotated[bool, Bool()]
+    presented: Annotated[bool, Bool()]
     seen: Annotated[int, Uint(DATE_MAX)]
     """Date of the last sign of life."""
     away: Annotated[bool, Bool()]
@@ -65,6 +66,7 @@ def state_of(peer: Watched) -> PeerState:
         near=peer.near,
         address=peer.met_at,
         answered=peer.answered,
+        presented=peer.presented,
         seen=min(DATE_MAX, max(0, int(peer.seen_utc))),
         away=peer.away,
         gone=peer.gone,
@@ -108,6 +110,7 @@ def watched_of(state: PeerState, now: float, utc: float, interval_s: float) -> W
         address=state.address,
         met_at=state.address,
         answered=state.answered,
+        presented=state.presented,
         fails=int(state.away),
         away=state.away,
         gone=state.gone,

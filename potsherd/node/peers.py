@@ -104,9 +104,13 @@ class Heartbeats:
         try:
             found = await self._find(key, self._table.near(key))
         except PotsherdError:
+            found = None
+        if found is not None and found != address and await self._answers(key, found):
             return
-        if found is not None and found != address:
-            await self._answers(key, found)
+        # the DHT may be torn, or ours be empty: heartbeats are what knits two halves together again
+        last = self._table.met_at(key)
+        if last is not None and last not in (address, found):
+            await self._answers(key, last)
 
     async def _answers(self, key: bytes, address: Address) -> bool:
         try:

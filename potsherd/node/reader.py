@@ -309,21 +309,29 @@ class SegmentReader:
         await self._env.offload(_rebuild_rows, self.descriptor.geometry, missing, have, cells)
 
     async def columns(
-        self, first: int, count: int, wanted: Sequence[int], own: Mapping[int, Buffer]
+        self,
+        first: int,
+        count: int,
+        wanted: Sequence[int],
+        own: Mapping[int, Buffer],
+        cells: dict[tuple[int, int], memoryview],
     ) -> dict[int, bytes]:
         """Rebuild `count` rows from `first` on of the wanted columns: for repair.
 
         Takes k cells a row and no more: those in `own` (verified by the caller, whole rows of cells), the
-        others from the fastest holders. Raises NotEnoughShards.
+        others from the fastest holders. Raises NotEnoughShards; then `cells` keeps what was fetched, for
+        another try.
         """
         size, rows = self.descriptor.cell_size, range(first, first + count)
-        cells: dict[tuple[int, int], memoryview] = {}
         for index, data in own.items():
             view = memoryview(data)
             for place, row in enumerate(rows):
                 cells[index, row] = view[place * size : (place + 1) * size]
-        untried = [i for i in self._fastest_first() if i not in wanted and i not in own]
-        have = await self._gather_k(list(own), untried, set(rows), cells)
+        others = [i for i in self._fastest_first() if i not in wanted and i not in own]
+        fetched = [i for i in others if all((i, row) in cells for row in rows)]
+        have = [*own, *fetched][: self.descriptor.k]
+        untried = [i for i in others if i not in fetched]
+        have = await self._gather_k(have, untried, set(rows), cells)
         missing = {index: set(rows) for index in wanted}
         await self._env.offload(_rebuild_rows, self.descriptor.geometry, missing, have, cells)
         return {index: b"".join(cells[index, row] for row in rows) for index in wanted}

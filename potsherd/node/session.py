@@ -332,6 +332,8 @@ class Session:
         if presence is None or presence.key != key:
             return None
         self._directory.learn(key, presence.dht_id, presence.address)
+        if self._noted is not None:
+            self._noted(self._candidate(presence))
         return presence.address
 
     def _keep(self, peer: Peer) -> None:

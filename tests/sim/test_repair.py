@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from repair_town import HOUR, REPAIR, RepairTown, in_repair_town
 
 
@@ -129,3 +130,65 @@ def test_a_source_that_lies_is_passed_over_and_counts_as_lost() -> None:
         assert sorted(holdings) == list(range(7))
 
     in_repair_town(14, scenario)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [3, 5])
+def test_half_the_nodes_cut_off_during_a_repair_cost_no_second_one(seed: int) -> None:
+    """An hour of partition in mid-stream: at most 1.2 repairs of traffic, every index on one node."""
+
+    async def scenario(town: RepairTown) -> None:
+        made, holders = await town.placed(90 * 4 * 32768, k=4, n=9, r=7)
+        await asyncio.sleep(HOUR)
+        for index in (0, 3, 6):
+            town.kill(holders[index])
+        least = 6
+        while mid_stream(town) is None:
+            await asyncio.sleep(1)
+        await asyncio.sleep(5)
+        alive = sorted(town.nodes)
+        halves = [[town.name(i) for i in alive[start::2]] for start in (0, 1)]
+        town.world.partition(halves)
+        for _ in range(12):
+            await asyncio.sleep(HOUR / 12)
+            least = min(least, len(await town.holdings(made)))
+        town.world.heal()
+        for _ in range(36):
+            await asyncio.sleep(HOUR / 12)
+            least = min(least, len(await town.holdings(made)))
+        print(town.journal())
+        holdings = await town.holdings(made)
+        assert least == 6, "never fewer distinct indices than before"
+        assert sorted(holdings) == list(range(9))
+        assert all(len(numbers) == 1 for numbers in holdings.values())
+        await town.check(made)
+        one_repair = (3 + 3) * len(made.shards[0])
+        assert town.repair_bytes() <= 1.2 * one_repair
+
+    in_repair_town(24, scenario, seed=seed, settings=slow(1_000_000))
+
+
+@pytest.mark.slow
+def test_a_long_partition_ends_with_one_copy_of_each() -> None:
+    """Five hours, longer than newcomers are waited for: both halves repair; then it is tidied up."""
+
+    async def scenario(town: RepairTown) -> None:
+        made, _ = await town.placed(20 * 4 * 32768, k=4, n=9, r=7)
+        await asyncio.sleep(HOUR)
+        alive = sorted(town.nodes)
+        halves = [[town.name(i) for i in alive[start::2]] for start in (0, 1)]
+        town.world.partition(halves)
+        await asyncio.sleep(14 * HOUR)
+        town.world.heal()
+        least = 9
+        for _ in range(60):
+            await asyncio.sleep(HOUR / 12)
+            least = min(least, len(await town.holdings(made)))
+        print(town.journal())
+        holdings = await town.holdings(made)
+        assert least == 9
+        assert sorted(holdings) == list(range(9))
+        assert all(len(numbers) == 1 for numbers in holdings.values())
+        await town.check(made)
+
+    in_repair_town(24, scenario)

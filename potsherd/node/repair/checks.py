@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from potsherd.erasure.merkle import cell_leaves_fast, verify_range
 from potsherd.errors import IntegrityError, NotFoundError, PeerError, PotsherdError
@@ -21,17 +22,19 @@ from potsherd.node.repair.view import Seen, View
 from potsherd.node.store import Held, ShardStore
 from potsherd.ports import Env
 
-__all__ = ["Checker"]
+__all__ = ["Checker", "PlacesOf"]
 
 PROVE_TIMEOUT_S = 30.0
 """Seconds for a holder to prove one cell."""
+RECONSIDER_S = 86_400.0
+"""Seconds after which the place of a holder is judged once more."""
 CHECKS_PER_STEP = 16
 """Unchecked entries looked at in one step."""
 
 _LOG = logging.getLogger(__name__)
 
 Dial = Callable[[bytes, bytes], Awaitable[Peer]]
-Places = Callable[[Seen, bytes], Awaitable[PlaceView]]
+PlacesOf = Callable[[Seen, bytes], Awaitable[PlaceView]]
 """(segment, node to be judged) → the view in which its place is judged. Raises PotsherdError."""
 
 
@@ -48,7 +51,7 @@ class Checker:
         journal: Journal,
         *,
         dial: Dial,
-        places: Places,
+        places: PlacesOf,
     ) -> None:
         self._env = env
         self._store = store
@@ -129,7 +132,17 @@ class Checker:
         changed = 0
         for doubt in waiting[:CHECKS_PER_STEP]:
             changed += await self.check_one(doubt.segment_id, doubt.node)
+        await self._reconsider()
         return changed
+
+    async def _reconsider(self) -> None:
+        """Pools change: a place that was wrong may be right by now."""
+        before = self._env.utc() - RECONSIDER_S
+        misplaced = [d for d in self._doubts.of(Reason.MISPLACED) if d.date <= before]
+        for doubt in misplaced[:CHECKS_PER_STEP]:
+            await self._doubts.add(
+                replace(doubt, reason=Reason.UNCHECKED, date=int(self._env.utc()))
+            )
 
     async def check_one(self, segment_id: bytes, node: bytes) -> bool:
         """Check one holder of a segment, if it waits for it and answers; whether it was judged."""

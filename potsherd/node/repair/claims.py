@@ -26,7 +26,7 @@ FAILURES_MAX = 4096
 class ClaimPolicy:
     """How long a claim keeps others away. Seconds; settings scale them together."""
 
-    lapse_s: float = 2700.0
+    lapse_s: float = 3600.0
     """Without progress for so long a claim lapses."""
     total_s: float = 3600.0
     """A claim may take this long in all …"""
@@ -34,6 +34,9 @@ class ClaimPolicy:
     """… and as long as its shards take at this rate: who only says that it makes progress lapses too."""
     frozen_s: float = 7200.0
     """A claim of somebody who vanished together with others stands this much longer."""
+    rest_s: float = 3600.0
+    """After a claim has ended, another one of the same repairer on that segment keeps nobody away for so
+    long: who claims and ends in turns, and repairs nothing, holds up nothing."""
     passed_over_s: float = 86_400.0
     """A repairer that let a claim lapse comes last for so long, for this segment."""
 
@@ -56,6 +59,7 @@ class ClaimBook:
         self._frozen = frozen
         self._claims: OrderedDict[bytes, _Standing] = OrderedDict()
         self._failures: OrderedDict[tuple[bytes, bytes], float] = OrderedDict()
+        self._ended: OrderedDict[tuple[bytes, bytes], float] = OrderedDict()
 
     def offer(
         self,
@@ -92,7 +96,11 @@ class ClaimBook:
         if known is not None and claim.number <= known.claim.number:
             return
         if not claim.indices:
-            self._claims.pop(claim.segment_id, None)
+            if known is not None:
+                del self._claims[claim.segment_id]
+                self._rest(claim.segment_id, claim.repairer, now)
+            return
+        if known is None and self._rests(claim.segment_id, claim.repairer, now):
             return
         work = size * len(claim.indices)
         if known is None:
@@ -118,6 +126,16 @@ class ClaimBook:
         del self._claims[segment_id]
         self.pass_over(segment_id, known.claim.repairer, now)
         return None
+
+    def _rest(self, segment_id: bytes, repairer: bytes, now: float) -> None:
+        self._ended[segment_id, repairer] = now
+        self._ended.move_to_end((segment_id, repairer))
+        if len(self._ended) > FAILURES_MAX:
+            self._ended.popitem(last=False)
+
+    def _rests(self, segment_id: bytes, repairer: bytes, now: float) -> bool:
+        ended = self._ended.get((segment_id, repairer))
+        return ended is not None and now - ended < self._policy.rest_s
 
     def pass_over(self, segment_id: bytes, repairer: bytes, now: float) -> None:
         """This repairer has failed at this segment."""

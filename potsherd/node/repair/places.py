@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from potsherd.errors import NotFoundError
 from potsherd.node.liveness import PeerTable
 from potsherd.node.placement import Candidate
 from potsherd.node.repair.plan import PlaceView
@@ -42,10 +43,13 @@ class Places:
     async def view(self, seen: Seen, judged: bytes | None = None) -> PlaceView:
         """Where indices belong now; with `judged`, whether that holder's place is right.
 
-        Who has an entry in the roster gets none (who is lost may come back), nor who is away.
+        Who has an entry in the roster gets none (who is lost may come back), nor who is away. Raises
+        NotFoundError while this node knows too little of the network to say.
         """
         d = seen.held.descriptor
         pool = await self.pool(d.placement_key, POOL_FACTOR * d.n)
+        if len(pool) < d.n and 2 * len(pool) < self._peers.reached(self._env.monotonic()):
+            raise NotFoundError("the pool of the segment is not known well enough")
         now = self._env.monotonic()
         holding = {e.node for e in seen.entries if e.held and e.node != judged}
         away = {c.key for c in pool if not self._peers.alive(c.key, now) and c.key != judged}

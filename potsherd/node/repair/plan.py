@@ -216,3 +216,9 @@ class PlaceView:
         """Whether this node could be the place of the index, give or take PLACE_SLACK."""
         order = [c.key for c in self.order(index)]
         return node in order[: PLACE_SLACK + 1]
+
+    def suits(self, index: int, own_key: bytes) -> bool:
+        """The same of this node itself, which its own pool leaves out."""
+        own = place_score(self.segment_id, index, own_key)
+        before = sum(place_score(self.segment_id, index, c.key) > own for c in self._eligible())
+        return before <= PLACE_SLACK

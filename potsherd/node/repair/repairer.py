@@ -41,6 +41,8 @@ __all__ = ["Repairer", "RepairerStatistics"]
 
 NEEDS_MAX = 4096
 """Segments known to need repair; further ones are found again in the next round."""
+UNFINISHED_PASSES = 4
+"""Passes in which a repair that was begun is finished; then it waits for the threshold again."""
 NEEDS_PER_STEP = 64
 """Segments in need looked at in one step, those with the fewest indices first."""
 LOOKS_PER_RANK = 4
@@ -82,6 +84,8 @@ class _Need:
     distinct: int
     look_at: float = 0.0
     backoff_s: float = 0.0
+    unfinished: int = 0
+    """Passes that left indices on their way: they are finished, whatever the threshold says."""
     task: asyncio.Task[None] | None = None
 
 
@@ -133,7 +137,9 @@ class Repairer:
         self._cursor = b""
         self._passes_due = 1
         self._wake = asyncio.Event()
-        self._partition_since: float | None = None
+        self._torn = (0, False)
+        """Frozen peers, and whether this node is isolated, when last looked at."""
+        self._torn_at = 0.0
         self._counts = RepairerStatistics()
 
     def statistics(self) -> RepairerStatistics:
@@ -204,7 +210,9 @@ class Repairer:
     async def _look(self, held: Held) -> Seen:
         seen = await self._view.look(held)
         need = self._needs.get(held.segment_id)
-        if not seen.health.needs_repair or not seen.wanted:
+        rest = seen.health.missing or not self._calm()
+        unfinished = need is not None and need.unfinished > 0 and rest
+        if not (seen.health.needs_repair or unfinished) or not seen.wanted:
             if need is not None and need.task is None:
                 del self._needs[held.segment_id]
         elif need is None and len(self._needs) < NEEDS_MAX:
@@ -255,19 +263,20 @@ class Repairer:
     # partitions
 
     def _note_partition(self) -> None:
+        """Remember when many vanished together last, or this node came to reach too few."""
         counts = self._peers.counts(self._env.monotonic())
-        if not counts.frozen and not counts.isolated:
-            self._partition_since = None
-        elif self._partition_since is None:
-            self._partition_since = self._env.monotonic()
+        torn = counts.frozen, counts.isolated
+        if torn[0] > self._torn[0] or torn[1] > self._torn[1]:
+            self._torn_at = self._env.monotonic()
+        self._torn = torn
 
     def _calm(self) -> bool:
-        return not self._peers.isolated and self._partition_since is None
+        return not self._peers.isolated and not self._partitioned()
 
     def _partitioned(self) -> bool:
-        """Whether many have vanished together, not too long ago."""
-        since = self._partition_since
-        return since is not None and self._env.monotonic() - since < self._settings.partition_s
+        """Whether many have vanished together, not too long ago, and are not back."""
+        recent = self._env.monotonic() - self._torn_at < self._settings.partition_s
+        return recent and self._torn != (0, False)
 
     def _waits_for_partition(self, seen: Seen) -> bool:
         return self._partitioned() and not seen.health.urgent
@@ -282,7 +291,7 @@ class Repairer:
         segment_id = held.segment_id
         try:
             async with self._slots:
-                done = await self._repair(held)
+                done = await self._repair(held, need)
         except Inconsistent as error:
             self._inconsistent[segment_id] = None
             self._note(held, f"not repaired: {error}")
@@ -302,10 +311,11 @@ class Repairer:
             need.not_before = self._env.monotonic() + need.backoff_s
         self._wake.set()
 
-    async def _repair(self, held: Held) -> bool:
+    async def _repair(self, held: Held, need: _Need) -> bool:
         """Ask the others, claim, rebuild, tell; whether nothing is missing any more."""
         seen = await self._prepare(held)
-        if not seen.health.needs_repair or not seen.wanted:
+        begin = seen.health.needs_repair or (need.unfinished > 0 and bool(seen.health.missing))
+        if not begin or not seen.wanted:
             return True
         view = await self._places.view(seen)
         missing = tuple(sorted(view.choose(seen.health.missing)))
@@ -315,6 +325,7 @@ class Repairer:
         self._count(passes=1)
         try:
             await self._claiming.claim(seen, missing, 0)
+            need.unfinished = need.unfinished - 1 if need.unfinished else UNFINISHED_PASSES
             result = await self._work(seen, view, missing)
             await self._finish(seen, result)
         except PotsherdError:
@@ -369,12 +380,15 @@ class Repairer:
         )
         text = f"repair of {len(missing)} indices from {seen.health.distinct} that are left"
         self._note(held, text)
-        return await work.run()
+        try:
+            return await work.run()
+        finally:
+            bytes_in, bytes_out = work.moved
+            self._count(bytes_in=bytes_in, bytes_out=bytes_out)
 
     async def _finish(self, seen: Seen, result: Repaired) -> None:
         """Hand over statements, tell everybody."""
         held = seen.held
-        self._count(bytes_in=result.bytes_in, bytes_out=result.bytes_out)
         for node, index in result.wrong.items():
             entry = next((e for e in seen.entries if e.node == node and e.index == index), None)
             if entry is not None:

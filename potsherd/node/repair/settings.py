@@ -23,7 +23,7 @@ class RepairSettings:
     """Seconds for which the pool of a segment is remembered."""
     standby_s: float = 900.0
     """Seconds that each rank waits longer than the one before it."""
-    patience_s: float = 1800.0
+    patience_s: float = 2700.0
     """Seconds that a repair waits for a target or for sources that have stopped answering."""
     partition_s: float = 7200.0
     """The same while many have vanished together: a pause costs less than sending all again."""

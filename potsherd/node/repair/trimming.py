@@ -2,7 +2,8 @@
 
 Who was given up and came back, or was repaired twice in a partition: then two nodes hold one index. The
 one with the higher score for it keeps it; the other drops its copy, but only after a signed receipt and
-a fresh proof from the one that stays.
+a fresh proof from the one that stays. Who sees that it is not where the index belongs, as happens in a
+partition, drops its copy also in favour of an older one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import partial
 from potsherd.errors import PotsherdError
 from potsherd.node.client import Peer
 from potsherd.node.records import RosterEntry
-from potsherd.node.repair.checks import Checker
+from potsherd.node.repair.checks import Checker, PlacesOf
 from potsherd.node.repair.claiming import Claiming, Gossip
 from potsherd.node.repair.journal import Journal
 from potsherd.node.repair.plan import Standing, place_score
@@ -50,6 +51,7 @@ class Trimmer:
         *,
         node_key: bytes,
         dial: Dial,
+        places: PlacesOf,
         settle_s: float,
     ) -> None:
         self._env = env
@@ -61,6 +63,7 @@ class Trimmer:
         self._journal = journal
         self._me = node_key
         self._dial = dial
+        self._places = places
         self._settle_s = settle_s
         self._since: dict[bytes, float] = {}
         self.trimmed = 0
@@ -69,7 +72,7 @@ class Trimmer:
     async def look(self, seen: Seen, *, calm: bool) -> bool:
         """Drop our copy if another one stays; whether it was dropped. Not while the network is torn."""
         segment_id = seen.held.segment_id
-        better = self._better(seen)
+        better = await self._better(seen)
         if not better or not calm or self._claiming.standing(segment_id) is not None:
             self._since.pop(segment_id, None)
             return False
@@ -84,19 +87,30 @@ class Trimmer:
                 return True
         return False
 
-    def _better(self, seen: Seen) -> list[RosterEntry]:
-        """Live holders of our index with a higher score for it, the highest first."""
+    async def _better(self, seen: Seen) -> list[RosterEntry]:
+        """Live holders of our index that keep it rather than we do, the best first."""
         held = seen.held
 
         def score(node: bytes) -> tuple[int, bytes]:
             return place_score(held.segment_id, held.index, node), node
 
-        others = [
-            e
-            for e in seen.holding(Standing.LIVE)
-            if e.index == held.index and e.node != self._me and score(e.node) > score(self._me)
-        ]
-        return sorted(others, key=lambda e: score(e.node), reverse=True)
+        live = [e for e in seen.holding(Standing.LIVE) if e.index == held.index]
+        own = next((e for e in live if e.node == self._me), None)
+        others = [e for e in live if e.node != self._me]
+        if own is None or not others:
+            return []
+        better = [e for e in others if score(e.node) > score(self._me)]
+        older = [e for e in others if (e.counter, e.node) < (own.counter, own.node)]
+        if older and not better and not await self._is_in_place(seen):
+            better = older
+        return sorted(better, key=lambda e: score(e.node), reverse=True)
+
+    async def _is_in_place(self, seen: Seen) -> bool:
+        try:
+            view = await self._places(seen, self._me)
+        except PotsherdError:
+            return True
+        return view.suits(seen.held.index, self._me)
 
     async def _stays(self, seen: Seen, entry: RosterEntry) -> bool:
         """Have it sign once more that it holds the index, and prove some cells."""

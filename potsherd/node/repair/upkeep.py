@@ -67,7 +67,7 @@ class Upkeep:
         self.doubts = Doubts(store.care)
         self.view = View(env, store, rosters, peers, self.doubts, node_key=me)
         self.reconciler = self._make_reconciler(settings, store, rosters, address_of)
-        places = Places(env, session, peers, life_s=settings.repair.pool_life_s)
+        self._places = Places(env, session, peers, life_s=settings.repair.pool_life_s)
         self.checker = Checker(
             env,
             store,
@@ -76,7 +76,7 @@ class Upkeep:
             self.doubts,
             self.journal,
             dial=self._dial,
-            places=places.view,
+            places=self._places.view,
         )
         gossip = Gossip(me)
         self.claiming = Claiming(
@@ -97,7 +97,7 @@ class Upkeep:
             rosters,
             peers,
             view=self.view,
-            places=places,
+            places=self._places,
             checker=self.checker,
             reconciler=self.reconciler,
             claiming=self.claiming,
@@ -141,6 +141,7 @@ class Upkeep:
             self.journal,
             node_key=self._session.identity.key,
             dial=self._dial,
+            places=self._places.view,
             settle_s=self._settings.settle_s,
         )
 

@@ -72,15 +72,13 @@ class WorkTools:
 
 @dataclass(frozen=True)
 class Repaired:
-    """What came of it: the receipts of new holders, and what moved."""
+    """What came of it: the receipts of new holders, and who was caught."""
 
     entries: tuple[tuple[bytes, Address | None], ...]
     failed: tuple[int, ...]
     """Indices that were tried and could not be placed."""
     wrong: dict[bytes, int]
     """Holders whose cells did not fit their shard's root, and their index."""
-    bytes_in: int
-    bytes_out: int
 
 
 @dataclass
@@ -149,8 +147,12 @@ class RepairWork:
             await self._commit_all()
         done = [(t.entry, t.candidate.address) for t in self._targets if t.entry and t.candidate]
         failed = tuple(t.index for t in self._targets if t.entry is None)
-        reader = self._reader
-        return Repaired(tuple(done), failed, dict(reader.wrong), reader.received, self._sent)
+        return Repaired(tuple(done), failed, dict(self._reader.wrong))
+
+    @property
+    def moved(self) -> tuple[int, int]:
+        """Bytes that came from sources and that went to targets so far."""
+        return self._reader.received, self._sent
 
     # places
 
@@ -231,12 +233,13 @@ class RepairWork:
         end, size = first + count, self._descriptor.cell_size
         wanted = [t.index for t in self._targets if t.open and first <= t.rows < end]
         waiting = _Patience(self._env, self._tools.patience_s)
+        own = await self._own(first, count)
+        fetched = (self._descriptor.k - len(own)) * count * size
+        await self._tools.limiter.take(fetched + len(wanted) * count * size)
+        cells: dict[tuple[int, int], memoryview] = {}
         while True:
-            own = await self._own(first, count)
-            fetched = (self._descriptor.k - len(own)) * count * size
-            await self._tools.limiter.take(fetched + len(wanted) * count * size)
             try:
-                return await self._reader.columns(first, count, wanted, own)
+                return await self._reader.columns(first, count, wanted, own, cells)
             except NotEnoughShards:
                 if not await waiting.pause():
                     raise

@@ -11,7 +11,7 @@ from potsherd.node.repair.claims import CLAIMS_MAX, ClaimBook, ClaimPolicy
 from potsherd.node.repair.records import RepairClaim, indices_of, mask_of
 
 SEGMENT = bytes(32)
-POLICY = ClaimPolicy(lapse_s=100, total_s=1000, slowest_bytes_per_s=10, frozen_s=500)
+POLICY = ClaimPolicy(lapse_s=100, total_s=1000, slowest_bytes_per_s=10, frozen_s=500, rest_s=60)
 
 
 def key(number: int) -> bytes:
@@ -47,6 +47,16 @@ def test_the_first_stands_until_it_ends() -> None:
     assert book.offer(7, 1) == 5
     assert book.offer(5, 2, indices=()) is None
     assert book.offer(7, 3) == 7
+
+
+def test_who_claims_and_ends_in_turns_keeps_nobody_away() -> None:
+    book = Book()
+    book.offer(5, 0)
+    book.offer(5, 10, indices=())
+    assert book.offer(5, 11) is None
+    assert book.offer(7, 12) == 7, "another one gets its turn"
+    book.offer(7, 13, indices=())
+    assert book.offer(5, 80) == 5
 
 
 def test_the_better_rank_stands_as_long_as_nothing_was_done() -> None:
