@@ -143,6 +143,7 @@ def _ask(command: Command, to: str, text: str) -> None:
 
 def leave(wait: WaitFlag = True, as_json: JsonFlag = False) -> None:
     """Move everything to other nodes, say when it is safe to unplug, and stop the node."""
+    from potsherd.cli.units import format_count
     from potsherd.service.local import call
 
     command = begin(as_json)
@@ -159,7 +160,9 @@ def leave(wait: WaitFlag = True, as_json: JsonFlag = False) -> None:
         run(_stop(command))
     text = progress_text(state)
     if state["safe"]:
-        text = f"{state['moved']} pieces were moved; the node has stopped: safe to unplug"
+        text = (
+            f"{format_count(state['moved'], 'piece')} moved; the node has stopped: safe to unplug"
+        )
     command.output.show("node_leave", text, **state)
     if wait:
         _raise_if_stuck(state, done=bool(state["safe"]))

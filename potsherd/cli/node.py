@@ -144,7 +144,8 @@ def _as_text(state: dict[str, Any]) -> str:
         f"since    {format_date(state['since'])}",
         f"space    {format_size(usage['used'])} of {format_size(usage['quota'])} used, "
         f"{usage['shards']} pieces kept",
-        f"peers    {peers['watched']} share pieces with it, {peers['away']} of them are away",
+        f"peers    {peers['watched']} share pieces with it, {peers['away']} of them are away"
+        + (f", {peers['gone']} given up" if peers.get("gone") else ""),
     ]
     lines += _keeping_lines(state)
     if state.get("trouble"):
@@ -157,6 +158,15 @@ def _keeping_lines(state: dict[str, Any]) -> list[str]:
     from potsherd.cli.donor import progress_text
 
     kept, lines = state["retention"], []
+    repairs = state["upkeep"]["repairer"]
+    if repairs["needing"] or repairs["repaired"]:
+        lines.append(
+            f"repair   {repairs['needing']} segments need it, {repairs['repaired']} pieces rebuilt since then"
+        )
+    if repairs["inconsistent"]:
+        lines.append(
+            f"damaged  {len(repairs['inconsistent'])} segments were coded wrongly by their owner"
+        )
     if kept["dropped"] or kept["ending"] or kept["waiting"]:
         lines.append(
             f"ended    {kept['dropped']} pieces deleted since then (node status --dropped), "

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from potsherd.datasets.health import Health
     from potsherd.datasets.library import Resolved
     from potsherd.datasets.operations import Listed, StatReport, VerifyReport
+    from potsherd.node.retention import Verdict
 
 __all__ = ["cat", "get", "ls", "stat", "verify"]
 
@@ -118,9 +119,47 @@ def _stat_text(report: StatReport) -> str:
             f"content   {format_count(totals.files, 'file')}, {format_count(totals.folders, 'folder')}, "
             f"{format_size(totals.content_bytes)}; encrypted {format_size(report.stream_bytes)}",
             *_health_lines(report.health),
+            *_standing_lines(report),
             *_forecast_lines(report),
         )
     )
+
+
+def _standing_lines(report: StatReport) -> list[str]:
+    """Complete or not, over what it is spread, until when it is kept."""
+    from potsherd.cli.output import printable
+    from potsherd.cli.units import format_count
+
+    standing, weakest = report.standing, report.health.weakest
+    state = {
+        "complete": f"complete: all {weakest.n} pieces of every segment",
+        "acknowledged": "acknowledged, not complete",
+        "short": "fewer pieces than a put is acknowledged with",
+    }[standing.state]
+    if standing.state != "complete" and not standing.attainable:
+        state += f"; not attainable here: {weakest.n} pieces need {weakest.n} nodes, {standing.donors} are there"
+    lines = [f"state     {state}"]
+    for spread in standing.spread:
+        fate = "survives losing it" if spread.survived else "CANNOT BE READ without it"
+        lines.append(
+            f"spread    {format_count(spread.places, spread.kind)}, at most "
+            f"{format_count(spread.most, 'piece')} in one ({printable(spread.label)}): {fate}"
+        )
+    return [*lines, f"kept      {_keeping_text(standing.keeping)}"]
+
+
+def _keeping_text(verdict: Verdict | None) -> str:
+    from potsherd.cli.units import format_date
+    from potsherd.node.retention import FOREVER
+
+    if verdict is None:
+        return "no holder knows of a lease yet: a put that is not finished?"
+    if verdict.ends >= FOREVER:
+        return "without end"
+    gone = format_date(verdict.gone)
+    if verdict.reason == "withdrawn":
+        return f"withdrawn: nodes delete it from {gone} on"
+    return f"until {format_date(verdict.ends)}; nodes delete it from {gone} on"
 
 
 def _forecast_lines(report: StatReport) -> list[str]:
@@ -133,7 +172,7 @@ def _forecast_lines(report: StatReport) -> list[str]:
 
 def _health_lines(health: Health) -> list[str]:
     """In words: what was proven, how, and how much more may go."""
-    from potsherd.cli.units import format_count
+    from potsherd.cli.units import format_count, format_duration
 
     weakest = health.weakest
     how = "every cell" if health.deep else "one random cell each"
@@ -141,11 +180,24 @@ def _health_lines(health: Health) -> list[str]:
         f"code      {weakest.k}-of-{weakest.n}; repair starts below {weakest.r}",
         f"proven    {weakest.live} of {weakest.n} pieces just now ({how})"
         + (f", in the weakest of {len(health.segments)} segments" if health.segments[1:] else ""),
+        f"sampled   {health.cells_proven} of {format_count(health.cells, 'cell')}",
         f"survives  {format_count(max(0, weakest.survives), 'more node')} gone",
     ]
+    missing = [
+        f"{weakest.count(state)} {state}"
+        for state in ("away", "gone", "wrong")
+        if weakest.count(state)
+    ]
+    if missing:
+        lines.append(f"missing   {', '.join(missing)}")
     troubled = [(g, s) for g in health.segments for s in g.shards if not s.live]
     lines += [
         f"  piece {shard.index} of {segment.segment_id.hex()[:16]} on {shard.key.hex()[:16]}: {shard.trouble}"
+        + (
+            f" (seen {format_duration(shard.seen_ago_s)} ago)"
+            if shard.seen_ago_s is not None
+            else ""
+        )
         for segment, shard in troubled[:SHOWN_MAX]
     ]
     if len(troubled) > SHOWN_MAX:
@@ -186,7 +238,14 @@ def verify(
     found = resolved(command, name)
     report = run(_verify(command, found, network, deep=deep))
     health, content = report.health, report.contents
-    fields: dict[str, Any] = {"deep": deep, "segments": _segment_rows(health)}
+    fields: dict[str, Any] = {
+        "deep": deep,
+        "proven_at": health.proven_at,
+        "cells": health.cells,
+        "cells_proven": health.cells_proven,
+        "on_target": health.on_target,
+        "segments": _segment_rows(health),
+    }
     lines = _health_lines(health)
     if content is not None:
         fields |= {
@@ -210,7 +269,11 @@ def _segment_rows(health: Health) -> list[dict[str, Any]]:
             "n": segment.n,
             "r": segment.r,
             "live": segment.live,
-            "pieces": segment.shards,
+            "away": segment.count("away"),
+            "gone": segment.count("gone"),
+            "wrong": segment.count("wrong"),
+            "survives": segment.survives,
+            "pieces": [vars(shard) | {"state": shard.state} for shard in segment.shards],
         }
         for segment in health.segments
     ]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from potsherd.datasets.manifest import SegmentRef
 from potsherd.errors import IntegrityError, NotFoundError, PotsherdError
+from potsherd.node.habits import LossPolicy
 from potsherd.node.reader import Holder, SegmentReader, probe
+from potsherd.node.repair.records import LAST_SEEN_MAX
 from potsherd.node.session import Session
 from potsherd.ports import Address
 
@@ -20,6 +22,13 @@ __all__ = ["Health", "SegmentHealth", "ShardHealth", "examine"]
 
 PROBES_AT_ONCE = 32
 SEGMENTS_AT_ONCE = 8
+SIGHTINGS_ASKED = 3
+"""Holders asked when they have seen the others."""
+SIGHTINGS_TIMEOUT_S = 10.0
+GONE_S = LossPolicy().prior_s
+"""Seconds of silence after which a holder of whom nothing is known is given up."""
+STATES = ("live", "away", "gone", "wrong")
+"""What a shard may be, the best first."""
 DEEP_ROWS = 64
 """Rows asked for at a time in a deep examination: 2 MiB of cells."""
 
@@ -34,6 +43,21 @@ class ShardHealth:
     live: bool
     trouble: str
     """Why it is not live; empty when it is."""
+    seen_ago_s: int | None = None
+    """Seconds since other holders have seen its node, the least of what they say; None: they never did, or
+    nobody was asked because it is live."""
+
+    @property
+    def state(self) -> str:
+        """live: proven; wrong: its bytes were not the shard; away: no answer; gone: none for so long that a holder of
+        whom nothing is known is given up. Holders decide by what they have learned of each, so they may repair sooner
+        or later."""
+        if self.live:
+            return "live"
+        if self.trouble.startswith("wrong"):
+            return "wrong"
+        gone = self.seen_ago_s is not None and self.seen_ago_s >= GONE_S
+        return "gone" if gone else "away"
 
 
 @dataclass(frozen=True)
@@ -47,11 +71,21 @@ class SegmentHealth:
     """Repair starts when fewer are live; 0 when not even a descriptor was found."""
     stream_length: int
     shards: tuple[ShardHealth, ...]
+    rows: int = 0
+    """Cells of each shard."""
 
     @property
     def live(self) -> int:
         """Distinct indices proven just now."""
         return len({shard.index for shard in self.shards if shard.live})
+
+    def count(self, state: str) -> int:
+        """Distinct indices of which the best holder is in this state (see ShardHealth.state)."""
+        best: dict[int, int] = {}
+        for shard in self.shards:
+            rank = STATES.index(shard.state)
+            best[shard.index] = min(rank, best.get(shard.index, rank))
+        return sum(STATES[rank] == state for rank in best.values())
 
     @property
     def survives(self) -> int:
@@ -82,6 +116,21 @@ class Health:
     def on_target(self) -> bool:
         """Whether no segment needs repair."""
         return all(segment.r and segment.live >= segment.r for segment in self.segments)
+
+    @property
+    def cells(self) -> int:
+        """Of all shards of all segments together."""
+        return sum(segment.rows * segment.n for segment in self.segments)
+
+    @property
+    def cells_proven(self) -> int:
+        """Cells that came back with a proof just now."""
+        return sum(
+            (segment.rows if self.deep else 1)
+            for segment in self.segments
+            for shard in segment.shards
+            if shard.live
+        )
 
     @property
     def wrong(self) -> int:
@@ -130,8 +179,36 @@ async def _segment(
 
     shards = await asyncio.gather(*(one(holder) for holder in holders))
     d = reader.descriptor
+    shards = await _date(session, reader, shards)
     shards.sort(key=lambda shard: (shard.index, shard.key))
-    return SegmentHealth(name.segment_id, d.k, d.n, d.r, d.stream_length, tuple(shards))
+    return SegmentHealth(name.segment_id, d.k, d.n, d.r, d.stream_length, tuple(shards), d.rows)
+
+
+async def _date(
+    session: Session, reader: SegmentReader, shards: Sequence[ShardHealth]
+) -> list[ShardHealth]:
+    """Ask some holders that answered when they have seen those that did not."""
+    silent = [s.key for s in shards if not s.live and not s.trouble.startswith("wrong")]
+    asked = list(dict.fromkeys(s.key for s in shards if s.live))[:SIGHTINGS_ASKED]
+    silent = list(dict.fromkeys(silent))[:LAST_SEEN_MAX]
+    if not silent or not asked:
+        return list(shards)
+    near = reader.descriptor.placement_key
+
+    async def ask(key: bytes) -> list[int | None]:
+        async with asyncio.timeout(SIGHTINGS_TIMEOUT_S):
+            return await (await session.peer(key, near=near)).last_seen(silent)
+
+    ages: dict[bytes, int] = {}
+    for told in await asyncio.gather(*map(ask, asked), return_exceptions=True):
+        if isinstance(told, (PotsherdError, TimeoutError)):
+            continue
+        if isinstance(told, BaseException):
+            raise told
+        for key, age in zip(silent, told, strict=True):
+            if age is not None:
+                ages[key] = min(age, ages.get(key, age))
+    return [replace(s, seen_ago_s=ages.get(s.key)) if not s.live else s for s in shards]
 
 
 async def _prove(session: Session, reader: SegmentReader, holder: Holder, *, deep: bool) -> str:

@@ -6,13 +6,12 @@ stated priors of the model stand in, and the words say so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from potsherd.datasets.health import Health
-from potsherd.datasets.manifest import SegmentRef
 from potsherd.durability.census import Churn, HeldShard, SegmentCensus, State, repairs_within
 from potsherd.durability.forecast import Forecast, forecast
-from potsherd.node.placement import Domain, domains_of
+from potsherd.node.placement import Domain
 from potsherd.node.session import Session
 
 __all__ = ["HOLDERS_REPAIR_S", "outlook"]
@@ -20,25 +19,24 @@ __all__ = ["HOLDERS_REPAIR_S", "outlook"]
 HOLDERS_REPAIR_S = 15 * 86400.0
 """Mean seconds from a loss to its repair by the holders: a node is gone after 14 days (its habits may say
 sooner or later), then come the next round and the transfer. An assumption, and weighed as one."""
-NEIGHBOURHOODS_MAX = 8
-"""Segments around which donors are asked for where they stand."""
 
 
 async def outlook(
-    session: Session, segments: Sequence[SegmentRef], health: Health
+    session: Session, health: Health, domains: Mapping[bytes, tuple[Domain, ...]]
 ) -> Forecast | None:
-    """Chance of loss within a year; None when not even a descriptor of some segment was found."""
+    """Chance of loss within a year; None when not even a descriptor of some segment was found.
+
+    `domains`: where the holders stand (`standing.donors_near`).
+    """
     if not all(segment.r for segment in health.segments):
         return None
-    domains: dict[bytes, tuple[Domain, ...]] = {}
-    for segment in segments[:NEIGHBOURHOODS_MAX]:
-        for candidate in await session.donors(segment.placement_key, 4 * segment.n):
-            domains[candidate.key] = domains_of(candidate)
     churn = Churn(repairs=repairs_within(HOLDERS_REPAIR_S))
     return await session.env.offload(_forecast, health, domains, churn)
 
 
-def _forecast(health: Health, domains: dict[bytes, tuple[Domain, ...]], churn: Churn) -> Forecast:
+def _forecast(
+    health: Health, domains: Mapping[bytes, tuple[Domain, ...]], churn: Churn
+) -> Forecast:
     return forecast(
         [
             SegmentCensus(

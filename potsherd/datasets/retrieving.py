@@ -20,10 +20,12 @@ from potsherd.datasets.network import NetworkSource
 from potsherd.datasets.outlook import outlook
 from potsherd.datasets.pages import Kind, RootInfo
 from potsherd.datasets.reader import ArchiveReader, open_archive
+from potsherd.datasets.standing import Standing, donors_near, look
 from potsherd.durability.forecast import Forecast
 from potsherd.erasure.descriptor import defaults
 from potsherd.errors import IntegrityError, NotFoundError, PotsherdError
 from potsherd.node.records import Head
+from potsherd.node.retention import FOREVER, Verdict
 from potsherd.node.statements import open_head
 from potsherd.ports import Buffer
 
@@ -134,6 +136,7 @@ class StatReport:
     health: Health
     forecast: Forecast | None
     """Chance of loss within a year; None when a segment could not even be described."""
+    standing: Standing
 
     @property
     def stream_bytes(self) -> int:
@@ -158,11 +161,21 @@ class StatReport:
             "r": weakest.r,
             "w": defaults(weakest.k, weakest.n)[1],
             "live": weakest.live,
+            "away": weakest.count("away"),
+            "gone": weakest.count("gone"),
+            "wrong": weakest.count("wrong"),
+            "state": self.standing.state,
+            "attainable": self.standing.attainable,
+            "donors": self.standing.donors,
+            "spread": [vars(spread) for spread in self.standing.spread],
+            "keeping": _keeping_json(self.standing.keeping),
             "survives": weakest.survives,
             "on_target": self.health.on_target,
             "readable": self.health.readable,
             "wrong_shards": self.health.wrong,
             "proven_at": self.health.proven_at,
+            "cells": self.health.cells,
+            "cells_proven": self.health.cells_proven,
             "proof": "every cell" if self.health.deep else "one random cell of each piece",
             "forecast": _forecast_json(self.forecast),
             "segments": [
@@ -181,6 +194,8 @@ class StatReport:
                             if shard.address
                             else None,
                             "live": shard.live,
+                            "state": shard.state,
+                            "seen_ago_s": shard.seen_ago_s,
                             "trouble": shard.trouble,
                         }
                         for shard in segment.shards
@@ -189,6 +204,14 @@ class StatReport:
                 for segment in self.health.segments
             ],
         }
+
+
+def _keeping_json(verdict: Verdict | None) -> dict[str, Any] | None:
+    """Dates; None for an end that never comes."""
+    if verdict is None:
+        return None
+    ends, gone = (None if date >= FOREVER else date for date in (verdict.ends, verdict.gone))
+    return {"ends": ends, "gone": gone, "reason": verdict.reason if ends is not None else None}
 
 
 def _forecast_json(found: Forecast | None) -> dict[str, Any] | None:
@@ -209,9 +232,12 @@ async def stat(context: Context, capability: ReadCapability) -> StatReport:
     """Root page and a sampled examination. Raises NotFoundError, NotEnoughShards."""
     archive = await open_dataset(context, capability)
     health = await _examine(context, archive, deep=False)
-    expected = await outlook(context.session, archive.manifest.segments, health)
-    segment = archive.entry.segment.segment_id
-    return StatReport(archive.manifest.info, capability, segment, health, expected)
+    domains = await donors_near(context.session, archive.manifest.segments)
+    expected = await outlook(context.session, health, domains)
+    entry = archive.entry.segment
+    standing = await look(context.session, entry, health, domains)
+    info = archive.manifest.info
+    return StatReport(info, capability, entry.segment_id, health, expected, standing)
 
 
 @dataclass(frozen=True)

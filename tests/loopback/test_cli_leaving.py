@@ -58,7 +58,7 @@ def test_a_node_that_leaves_moves_everything_and_says_when_it_is_safe(
     leaver = numbers(cli)[before[2]]
     ended = node(cli, leaver)("node", "leave")
     assert "safe to unplug" in ended.out
-    assert "1 pieces were moved" in ended.out
+    assert "1 piece moved" in ended.out
     node(cli, leaver)("node", "status", code=4)
     after = holders(cli, "moved")
     assert sorted(after) == [0, 1, 2, 3]

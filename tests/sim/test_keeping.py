@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,6 +161,45 @@ def test_a_keeper_lengthens_with_the_key_link_and_a_reader_does_not(tmp_path: Pa
         assert (await facts(owner, dataset(owner))).verdict.ends == now + 20 * DAY
         for context in (owner, keeper, reader):
             await context.session.close()
+
+    in_town(scenario)
+
+
+def test_stat_says_what_is_true(tmp_path: Path) -> None:
+    async def scenario(town: Town) -> None:
+        context = await context_at(tmp_path / "home", town, 1)
+        now = int(context.env.utc())
+        options = PutOptions(name="one", until=now + 90 * DAY)
+        await operations.put(context, [source(tmp_path)], options)
+        capability = dataset(context).newest.capability
+        whole = (await operations.stat(context, capability)).as_json()
+        assert (whole["state"], whole["attainable"], whole["donors"]) == ("complete", True, 9)
+        assert (whole["live"], whole["away"], whole["gone"], whole["wrong"]) == (9, 0, 0, 0)
+        [site] = whole["spread"]
+        assert (site["kind"], site["places"], site["most"], site["survived"]) == (
+            "site",
+            9,
+            1,
+            True,
+        )
+        assert whole["keeping"] == {
+            "ends": now + 90 * DAY,
+            "gone": now + 90 * DAY + LEASE_GRACE_S,
+            "reason": "expired",
+        }
+        assert 0 < whole["cells_proven"] == 9 * len(whole["segments"]) <= whole["cells"]
+        await asyncio.sleep(1200)  # holders get to know one another
+        victims = [key for key, number in town.keys.items() if number in (3, 6, 8)]
+        for key in victims:
+            town.crash(key)
+        await asyncio.sleep(60)
+        report = await operations.stat(context, capability)
+        less = report.as_json()
+        assert (less["state"], less["live"], less["away"]) == ("short", 6, 3)
+        away = [p for p in less["segments"][0]["pieces"] if not p["live"]]
+        assert {p["state"] for p in away} == {"away"}
+        assert all(p["seen_ago_s"] is not None and 30 < p["seen_ago_s"] < 2000 for p in away)
+        await context.session.close()
 
     in_town(scenario)
 
