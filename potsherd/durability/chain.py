@@ -91,6 +91,11 @@ class Chain:
             f" repair_rate={self.repair_rate}, repair={self.repair!r}, shocks={self.shocks})"
         )
 
+    @property
+    def rates(self) -> Rates[tuple[int, bool]]:
+        """The table of rates: from (live, repair under way) to such states or LOST, per year."""
+        return self._rates
+
     def mean_time_to_loss(self) -> float:
         """Years until the first moment with fewer than k live shards, from n; inf if it never comes."""
         return mean_time(self._rates, (self.n, False), self._order)

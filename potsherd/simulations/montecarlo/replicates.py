@@ -27,6 +27,7 @@ __all__ = [
     "Series",
     "engines",
     "estimate_loss",
+    "normal_reach",
     "replicate",
     "replicates",
     "series",
@@ -92,6 +93,12 @@ class Estimate:
         return f"{self.value:.2g} ({self.low:.1e} … {self.high:.1e})"
 
 
+def normal_reach(samples: int) -> float:
+    """Half width of a 95 % interval in standard errors, for so many samples: Student's t, to 1 % from 4 on."""
+    z, freedom = 1.959964, max(1, samples - 1)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
 def estimate_loss(lost: Sequence[int], segments: int, years: float | None = None) -> Estimate:
     """Chance of a segment to be lost, from how many of `segments` were lost in each replicate.
 
@@ -106,6 +113,7 @@ def estimate_loss(lost: Sequence[int], segments: int, years: float | None = None
         return Estimate(0.0, 0.0, 3.0 / trials, 0, trials)
     mean = total / len(counts)
     spread = float(counts.var(ddof=1)) / mean if len(counts) > 1 else 1.0
+    spread *= (normal_reach(len(counts)) / normal_reach(10**6)) ** 2  # itself known from few
     # Losses of a whole network at a time can only be seen as clusters; fewer than one of them is no information.
     clustering = max(1.0, spread)
     effective = total / clustering

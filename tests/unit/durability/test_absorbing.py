@@ -31,12 +31,12 @@ def test_long_run_shares_by_hand() -> None:
 
 def test_long_run_shares_satisfy_the_balance_of_flows() -> None:
     chain = Chain(12, 4, 8, 1.0, 30.0, "serial", shocks=[(4, 0.5)])
-    shares = stationary(chain._rates, (12, False), sorted(chain._rates))
+    shares = stationary(chain.rates, (12, False), sorted(chain.rates))
     for state in shares:
-        out = shares[state] * math.fsum(chain._rates[state].values())
-        into = math.fsum(shares[s] * row.get(state, 0.0) for s, row in chain._rates.items())
+        out = shares[state] * math.fsum(chain.rates[state].values())
+        into = math.fsum(shares[s] * row.get(state, 0.0) for s, row in chain.rates.items())
         if state == (12, False):
-            into += math.fsum(shares[s] * row.get(LOST, 0.0) for s, row in chain._rates.items())
+            into += math.fsum(shares[s] * row.get(LOST, 0.0) for s, row in chain.rates.items())
         assert into == pytest.approx(out, rel=1e-12)
 
 
