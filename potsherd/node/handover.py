@@ -13,7 +13,7 @@ from contextlib import suppress
 from potsherd.crypto.keys import Genesis
 from potsherd.crypto.signing import SigningKey
 from potsherd.erasure.merkle import cell_leaves, verify_range
-from potsherd.errors import IntegrityError, NotFoundError, PotsherdError
+from potsherd.errors import IntegrityError, NotFoundError, PotsherdError, RefusedError
 from potsherd.node.client import Peer
 from potsherd.node.placement import Candidate
 from potsherd.node.records import PAYLOAD_MAX, HolderTicket, RosterEntry
@@ -148,7 +148,7 @@ class Handover:
     async def _commit(self, peer: Peer, stage: int, encoding: bytes, lease: bytes) -> bytes:
         """With the provisional lease, if one is here and still good."""
         if lease:
-            with suppress(PotsherdError):
+            with suppress(RefusedError):  # it has ended meanwhile
                 return await peer.commit(stage, encoding, lease)
         return await peer.commit(stage, encoding, b"")
 

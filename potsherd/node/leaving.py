@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from potsherd.errors import PotsherdError, RefusedError, UsageError
+from potsherd.errors import IntegrityError, PotsherdError, RefusedError, UsageError
 from potsherd.node.handover import Handover
 from potsherd.node.placement import Candidate
 from potsherd.node.store import Held, ShardStore, Usage
@@ -315,6 +315,8 @@ class Leaving:
         for target in (await self._places(held))[:TRIES_MAX]:
             try:
                 await self._handover.move(held, target, self._progress)
+            except IntegrityError:
+                raise  # the shard is damaged here: nobody would take it
             except PotsherdError as error:
                 failure = error
             else:

@@ -158,6 +158,53 @@ def test_where_nobody_can_take_a_shard_nothing_is_lost_and_it_is_said() -> None:
     play(5, scenario, running=4)
 
 
+@pytest.mark.parametrize("victim", [1, 5])
+@pytest.mark.parametrize("after_s", [0.02, 0.1, 0.3, 0.6])
+def test_a_power_cut_at_either_end_of_a_move_loses_and_doubles_nothing(
+    after_s: float, victim: int
+) -> None:
+    """Node 1 leaves; the power goes there, or at a node that may be taking its shards."""
+
+    async def scenario(town: Town) -> None:
+        session = await town.session()
+        segments = [town.made(300_000 + i, number=i) for i in range(3)]
+        for made in segments:
+            await push_all(session, made)
+        await town.nodes[1].leaving.leave()
+        await asyncio.sleep(after_s)
+        town.world.crash(town.name(victim))
+        del town.nodes[victim]
+        await asyncio.sleep(5)
+        node = await town.restart(victim)
+        assert node.store.recovery.lost == ()
+        await until_left(town, 1)
+        for made in segments:
+            left = await holdings(town, made)
+            assert sorted(left.values()) == [0, 1, 2, 3]
+            assert 1 not in left
+            for number, index in left.items():
+                rows = made.descriptor.rows
+                data, _ = await town.nodes[number].store.read(made.segment_id, index, [(0, rows)])
+                assert data == made.shards[index]
+
+    play(7, scenario)
+
+
+def test_a_shard_that_has_rotted_is_not_offered_around() -> None:
+    async def scenario(town: Town) -> None:
+        session = await town.session()
+        made = town.made(300_000, k=1, n=1)
+        await push_one(session, made, 0, town.key(1))
+        town.world.rot(town.name(1), "shards")
+        await town.nodes[1].leaving.leave()
+        await asyncio.sleep(20)
+        status = await town.nodes[1].leaving.status()
+        assert (status.stuck, status.safe) == (1, False)
+        assert status.moved_bytes <= 2 * 300_000 + 40_000  # not once for each of the others
+
+    play(6, scenario)
+
+
 def test_a_leaving_node_that_is_restarted_goes_on() -> None:
     async def scenario(town: Town) -> None:
         session = await town.session()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from potsherd.errors import NotFoundError, PeerError, RefusedError
+from potsherd.errors import NotFoundError, PeerError, RefusedError, UsageError
 from potsherd.service.local import (
     REQUEST_BYTES_MAX,
     Handler,
@@ -46,6 +46,28 @@ async def test_a_call_is_answered_and_errors_come_back_with_their_remedy(tmp_pat
         assert caught.value.remedy == "Later."
         with pytest.raises(PeerError, match="no such method"):
             await call(tmp_path, "__class__")
+
+
+async def test_a_command_gets_its_parameters(tmp_path: Path) -> None:
+    async def double(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not isinstance(parameters.get("n"), int):
+            raise UsageError("a number")
+        return {"n": 2 * parameters["n"]}
+
+    commands = {"double": double}
+    server = LocalServer(tmp_path, {}, host="127.0.0.1", port=1, key=KEY, commands=commands)
+    async with server:
+        assert await call(tmp_path, "double", n=21) == {"n": 42}
+        with pytest.raises(UsageError, match="a number"):
+            await call(tmp_path, "double", n="21")
+        found = running(tmp_path)
+        assert found is not None
+        for request in (b'{"method": "double", "parameters": 5}', b"[]", b'{"method": 7}'):
+            reader, writer = await asyncio.open_unix_connection(found.socket)
+            writer.write(request + b"\n")
+            assert "error" in json.loads(await reader.readline())
+            writer.close()
+            await writer.wait_closed()
 
 
 async def test_the_folder_is_its_users_alone(tmp_path: Path) -> None:
