@@ -24,6 +24,8 @@ TRIES_PER_DONOR = 8
 """Draws for one shard, times the size of the pool, until it is taken that no donor there keeps the limits."""
 KINDS = 2
 """Of failure domains: site and operator."""
+DRAWS = 16
+"""Random numbers drawn at a time in the plain loop."""
 FEW = 16
 """Segments up to which a plain loop is faster than arrays."""
 
@@ -240,26 +242,33 @@ class _One:
         nodes = len(network.present)
         slack = int(len(self._held) >= network.easy)
         while True:
-            draws = (self._rng.random(TRIES_PER_DONOR * self._pool) * self._pool).astype(int)
-            for draw in draws:
-                if slack > 0 and self._first < len(self._queue):
-                    node = self._queue[self._first]
-                    self._first += 1
-                    good = network.used[node] < network.capacity[node]
-                else:
-                    node = int(self._home + draw) % nodes
-                    good = self._accepted(node)
-                if not good or node in self._held:
-                    continue
-                if self._cost(node) <= slack:
-                    self._held.add(node)
-                    self._count(node)
-                    network.used[node] += 1
-                    return node
-                self._queue.append(node)
+            for _ in range(math.ceil(TRIES_PER_DONOR * self._pool / DRAWS)):
+                for draw in (self._rng.random(DRAWS) * self._pool).astype(int).tolist():
+                    node = self._try((self._home + draw) % nodes, slack)
+                    if node >= 0:
+                        return node
             if slack < KINDS:
                 slack += 1
             elif self._pool < nodes:
                 self._pool = nodes
             else:
                 return -1
+
+    def _try(self, node: int, slack: int) -> int:
+        """The node drawn, or who was passed over before; −1 if it will not do."""
+        network = self._network
+        if slack > 0 and self._first < len(self._queue):
+            node = self._queue[self._first]
+            self._first += 1
+            good = bool(network.used[node] < network.capacity[node])
+        else:
+            good = node not in self._held and self._accepted(node)
+        if not good or node in self._held:
+            return -1
+        if self._cost(node) > slack:
+            self._queue.append(node)
+            return -1
+        self._held.add(node)
+        self._count(node)
+        network.used[node] += 1
+        return node
