@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from potsherd.durability.absorbing import (
@@ -81,9 +82,15 @@ class Chain:
             raise UsageError(f"repair = {repair!r}: not one of {', '.join(_KINDS)}")
         self.n, self.k, self.trigger = n, k, trigger
         self.loss_rate, self.repair_rate, self.repair = loss_rate, repair_rate, repair
-        self._rates = self._transitions()
-        # Fewest live first: those are left fast.
-        self._order = sorted(self._rates)
+
+    @cached_property
+    def _rates(self) -> dict[_State, dict[_State, float]]:
+        return self._transitions()
+
+    @cached_property
+    def _order(self) -> list[_State]:
+        """Fewest live first: those are left fast."""
+        return sorted(self._rates)
 
     def __repr__(self) -> str:
         return (
@@ -98,7 +105,26 @@ class Chain:
 
     def mean_time_to_loss(self) -> float:
         """Years until the first moment with fewer than k live shards, from n; inf if it never comes."""
+        if self.repair == "batch":
+            return self._batch_mean_time()
         return mean_time(self._rates, (self.n, False), self._order)
+
+    def _batch_mean_time(self) -> float:
+        """Without a table: from i live shards it takes A_i + (1 − C_i) T_n, where everything falls but a repair.
+
+        C_i, the chance to be lost before a repair, is a sum of products: nothing is subtracted.
+        """
+        took, lost = dict.fromkeys(range(self.k), 0.0), dict.fromkeys(range(self.k), 1.0)
+        for live in range(self.k, self.n + 1):
+            falls = [(live - 1, live * self.loss_rate), *self._shocked(live)]
+            up = self.repair_rate if live < self.trigger else 0.0
+            total = math.fsum(rate for _, rate in falls) + up
+            if total == 0:
+                return math.inf
+            below = [(max(fewer, self.k - 1), rate) for fewer, rate in falls]
+            took[live] = (1 + math.fsum(rate * took[i] for i, rate in below)) / total
+            lost[live] = math.fsum(rate * lost[i] for i, rate in below) / total
+        return took[self.n] / lost[self.n] if lost[self.n] else math.inf
 
     def loss_probability(self, years: float, live: int | None = None) -> float:
         """Chance that within `years` there is a moment with fewer than k live shards.
@@ -127,6 +153,8 @@ class Chain:
         A batch pass reads k − 1 shards (the repairer has its own) and sends x rebuilt ones; with parallel and
         serial repair each shard is a pass.
         """
+        if self.repair == "batch" and not self.shocks and self.loss_rate > 0:
+            return self._batch_traffic()
         shares = stationary(self._rates, (self.n, False), self._order)
         passes = shards = moved = 0.0
         for (live, repairing), share in shares.items():
@@ -139,6 +167,22 @@ class Chain:
                 shards += rate * made
                 moved += rate * (self.k - 1 + made) / self.k
         return passes, shards, moved
+
+    def _batch_traffic(self) -> Traffic:
+        """By the cycle from n down to a repair or loss, and back."""
+        first = max(self.trigger, self.k)
+        length = math.fsum(1 / (i * self.loss_rate) for i in range(first, self.n + 1))
+        passes = shards = 0.0
+        arrives = 1.0
+        for live in range(self.trigger - 1, self.k - 1, -1):
+            total = live * self.loss_rate + self.repair_rate
+            length += arrives / total
+            repaired = arrives * self.repair_rate / total
+            passes += repaired
+            shards += repaired * (self.n - live)
+            arrives *= live * self.loss_rate / total
+        moved = passes * (self.k - 1) + shards
+        return passes / length, shards / length, moved / length / self.k
 
     def live_shares(self) -> dict[int, float]:
         """Long-run share of time with each number of live shards; a lost segment begins again with n."""

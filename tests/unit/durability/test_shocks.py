@@ -7,6 +7,7 @@ import math
 import pytest
 
 from potsherd.durability import Chain
+from potsherd.durability.absorbing import mean_time, stationary
 from potsherd.durability.formulas import lazy_repair_traffic
 from potsherd.errors import UsageError
 
@@ -113,3 +114,23 @@ def test_live_shards_are_mostly_between_trigger_and_all() -> None:
 def test_impossible_shocks_are_refused(shocks: list[tuple[int, float]]) -> None:
     with pytest.raises(UsageError, match="shock"):
         Chain(5, 2, 4, 0.1, 10.0, shocks=shocks)
+
+
+@pytest.mark.parametrize("trigger", [0, 4, 8, 12])
+@pytest.mark.parametrize("shocks", [(), ((3, 0.2), (3, 0.2), (5, 0.05))])
+def test_short_cuts_of_batch_repair_are_the_general_way(
+    trigger: int, shocks: tuple[tuple[int, float], ...]
+) -> None:
+    """Mean time and traffic without a table of states, against the elimination of states."""
+    chain = Chain(12, 4, trigger, 0.7, 11.0, shocks=shocks)
+    order = sorted(chain.rates)
+    general = mean_time(chain.rates, (12, False), order)
+    assert chain.mean_time_to_loss() == pytest.approx(general, rel=1e-12)
+    shares = stationary(chain.rates, (12, False), order)
+    passes = math.fsum(share * 11.0 for (_, repairing), share in shares.items() if repairing)
+    shards = math.fsum(
+        share * 11.0 * (12 - i) for (i, repairing), share in shares.items() if repairing
+    )
+    found = chain.traffic()
+    assert found[0] == pytest.approx(passes, rel=1e-9)
+    assert found[1] == pytest.approx(shards, rel=1e-9)
