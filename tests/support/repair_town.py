@@ -8,6 +8,7 @@ from typing import Any
 
 from node_town import Town, in_town, push_all
 
+from potsherd.dht import DhtConfig
 from potsherd.node.habits import LossPolicy
 from potsherd.node.liveness import FreezePolicy
 from potsherd.node.repair.claims import ClaimPolicy
@@ -30,6 +31,8 @@ SETTINGS: dict[str, Any] = {
     "freeze": FREEZE,
     "repair": REPAIR,
     "reconcile_round_s": HOUR,
+    # the DHT's own upkeep is most of the work of a long run, and not what is tested here
+    "dht": DhtConfig(tick_s=240.0, contact_ping_s=2 * HOUR, bucket_refresh_s=6 * HOUR),
 }
 
 
