@@ -1,4 +1,4 @@
-"""What is simulated: nodes, data, code, repair, and what strikes many at once (docs/planning.md describes the file)."""
+"""What is simulated: nodes, data, code, repair, and what strikes many at once (the file that `potsherd simulate` reads)."""
 
 from __future__ import annotations
 
