@@ -23,6 +23,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeAlias, TypeVar
 from potsherd import errors
 from potsherd.errors import LimitError, MalformedError, PeerError, PotsherdError
 from potsherd.node import lease_records, records
+from potsherd.node.payloads import PayloadBuffers
 from potsherd.node.records import PAYLOAD_MAX, Failure
 from potsherd.node.repair import records as repair_records
 from potsherd.ports import Buffer, Stream
@@ -194,11 +195,9 @@ async def _read_envelope(stream: Stream, size: int, *kinds: int) -> Envelope:
     return envelope
 
 
-async def _read_payload(stream: Stream, size: int) -> memoryview:
-    if not size:
-        return memoryview(b"")
-    payload = memoryview(bytearray(size))
-    await stream.read_into(payload)
+async def _read_payload(stream: Stream, payload: memoryview) -> memoryview:
+    if payload:
+        await stream.read_into(payload)
     return payload
 
 
@@ -340,7 +339,7 @@ class Caller:
             envelope = await _read_envelope(self.stream, header_size, RESPONSE, FAILURE)
             pending = self._awaited(envelope, payload_size)
             async with asyncio.timeout(FRAME_TIMEOUT_S):
-                payload = await _read_payload(self.stream, payload_size)
+                payload = await _read_payload(self.stream, memoryview(bytearray(payload_size)))
             if pending is not None and not pending.answer.done():
                 pending.answer.set_result((envelope.kind, envelope.body, payload))
 
@@ -439,8 +438,15 @@ Handle: TypeAlias = Callable[[Request], Work]
 class Responder:
     """The listener's end of one connection. Calls in order: `greet`, `serve`; no tasks outlive them."""
 
-    def __init__(self, stream: Stream, *, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+        buffers: PayloadBuffers | None = None,
+    ) -> None:
         self.stream = stream
+        self._buffers = buffers or PayloadBuffers()
         self._idle_timeout_s = idle_timeout_s
         self._budget = _ByteBudget(IN_FLIGHT_BYTES_MAX)
         self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
@@ -486,7 +492,7 @@ class Responder:
             raise PeerError("the peer sent a payload where none belongs")
         await self._budget.take(payload_size)
         async with asyncio.timeout(FRAME_TIMEOUT_S):
-            payload = await _read_payload(self.stream, payload_size)
+            payload = await _read_payload(self.stream, self._buffers.take(payload_size))
         return envelope, Request(method, envelope.body, payload, self._budget)
 
     async def _answer(self, asked: Envelope, request: Request, work: Work) -> None:
@@ -498,6 +504,7 @@ class Responder:
         finally:
             self._budget.give(request.held)
             self._slots.release()
+            self._buffers.give(request.payload)
 
     async def _work(self, request: Request, work: Work) -> tuple[int, Record, tuple[Buffer, ...]]:
         try:

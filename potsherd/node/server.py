@@ -30,6 +30,7 @@ from potsherd.errors import (
 from potsherd.node import lease_exchange, lease_records, records
 from potsherd.node.client import Admit
 from potsherd.node.membrane import charge_of
+from potsherd.node.payloads import PayloadBuffers
 from potsherd.node.records import (
     PAYLOAD_MAX,
     PROTOCOL_VERSION,
@@ -125,6 +126,7 @@ class Server:
         self.limits = limits
         self.rosters = rosters
         self.counts = _Counts()
+        self._buffers = PayloadBuffers()
         self.since = int(env.utc())
         self._hello = records.Hello(PROTOCOL_VERSION, chain)
         self._admit = admit
@@ -138,7 +140,9 @@ class Server:
 
     async def accept(self, stream: Stream) -> None:
         """Serve one connection until it ends."""
-        responder = Responder(stream, idle_timeout_s=self.limits.idle_timeout_s)
+        responder = Responder(
+            stream, idle_timeout_s=self.limits.idle_timeout_s, buffers=self._buffers
+        )
         try:
             member = await self._greet(responder, stream)
         except (PotsherdError, TimeoutError) as error:
