@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from potsherd.node.audit.encodings import Encodings
 from potsherd.node.audit.records import REASON_MAX, RepairState
 from potsherd.node.liveness import PeerTable
 from potsherd.node.repair.claiming import Claiming
+from potsherd.node.repair.plan import Standing
 from potsherd.node.repair.repairer import Repairer
 from potsherd.node.repair.view import Seen, View
 from potsherd.node.store import ShardStore
@@ -69,11 +72,14 @@ class Asking:
 
     @staticmethod
     def _nothing_missing(seen: Seen) -> tuple[int, int | None, str]:
-        away = seen.health.distinct - seen.health.live
-        if not away:
+        standings = Counter(seen.health.standings.values())
+        if standings[Standing.UNKNOWN]:
+            count = standings[Standing.UNKNOWN]
+            return WAITING, None, f"{count} pieces have new holders, who have to prove them first"
+        if not standings[Standing.AWAY]:
             return WHOLE, None, ""
         reason = (
-            f"{away} pieces are on nodes that are away, or not looked at yet: "
+            f"{standings[Standing.AWAY]} pieces are on nodes that are away: "
             "what is not given up is not rebuilt"
         )
         return STUCK, None, reason

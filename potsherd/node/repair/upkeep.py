@@ -76,7 +76,7 @@ class Upkeep:
         self.doubts = Doubts(store.care)
         self.view = View(env, store, rosters, peers, self.doubts, node_key=me)
         self.reconciler = self._make_reconciler(settings, store, rosters, address_of)
-        self._places = Places(env, session, peers, life_s=settings.repair.pool_life_s)
+        self.places = Places(env, session, peers, life_s=settings.repair.pool_life_s)
         self.checker = Checker(
             env,
             store,
@@ -85,7 +85,7 @@ class Upkeep:
             self.doubts,
             self.journal,
             dial=self._dial,
-            places=self._places.view,
+            places=self.places.view,
             network_id=session.identity.network_id,
         )
         gossip = Gossip(me)
@@ -130,7 +130,7 @@ class Upkeep:
             rosters,
             self._peers,
             view=self.view,
-            places=self._places,
+            places=self.places,
             checker=self.checker,
             reconciler=self.reconciler,
             claiming=self.claiming,
@@ -202,7 +202,7 @@ class Upkeep:
             self.journal,
             node_key=self._session.identity.key,
             dial=self._dial,
-            places=self._places.view,
+            places=self.places.view,
             settle_s=self._settings.settle_s,
         )
 
