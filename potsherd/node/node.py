@@ -216,6 +216,7 @@ class Node:
         self._announcer = self._make_announcer()
         self._upkeep = self._make_upkeep()
         await self._upkeep.load()
+        stack.push_async_callback(self._upkeep.flush)
         self._tenure = self._make_tenure()
         await self._tenure.load()
         self._assembled.set()
@@ -288,6 +289,7 @@ class Node:
             peers=self.peers,
             address_of=self.address_of,
             holders_changed=self._announcer.holders_changed,
+            troubles=self.troubles,
         )
 
     def _make_tenure(self) -> Tenure:
@@ -519,16 +521,10 @@ class Node:
         """See `Neighbours.committed`."""
         self._announcer.committed(held)
 
-    def seen_ago(self, key: bytes) -> int | None:
-        """See `Neighbours.seen_ago`."""
-        if key == self.identity.key:
-            return 0
-        age = self.peers.age_s(key, self.env.monotonic())
-        return None if age is None else min(2**32 - 1, int(age))
-
-    async def claimed(self, claim: bytes, sender: bytes) -> bytes:
-        """See `Neighbours.claimed`."""
-        return await self._upkeep.claiming.claimed(claim, sender)
+    @property
+    def caretaker(self) -> Upkeep:
+        """See `Neighbours.caretaker`."""
+        return self._upkeep
 
     def _holders_changed(self) -> None:
         self._announcer.holders_changed()

@@ -59,6 +59,10 @@ def _is_news(entry: RosterEntry, known: RosterEntry | None) -> bool:
     return entry.counter > known.counter and (not known.held or known.index != entry.index)
 
 
+async def _pass(entry: RosterEntry) -> None:
+    """Nobody wants to know."""
+
+
 class Rosters:
     """See the module's text. Methods raise StorageError when the disk refuses."""
 
@@ -80,6 +84,8 @@ class Rosters:
         self._key = SigningKey(identity.seed)
         self.contradicted: Callable[[RosterEntry], None] = lambda entry: None
         """Told of entries by our key that win over ours and that this process has not signed."""
+        self.renewed: Callable[[RosterEntry], Awaitable[None]] = _pass
+        """Told of newer entries that say the same as the ones before."""
         self._signed: OrderedDict[tuple[bytes, int], None] = OrderedDict()
         self._told = told
         self._proven = proven
@@ -172,8 +178,11 @@ class Rosters:
                 await self._settle(held, entry)
                 continue
             accepted.append(data)
-            if _is_news(entry, known.get(entry.node)):
+            before = known.get(entry.node)
+            if _is_news(entry, before):
                 news.append(entry)
+            elif before is not None and entry.held and entry.counter > before.counter:
+                await self.renewed(entry)
             if entry.held:
                 self._told(entry.node, held.descriptor.placement_key, address)
         await self._make_room(held.segment_id, accepted)

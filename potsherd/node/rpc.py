@@ -23,6 +23,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeAlias, TypeVar
 from potsherd import errors
 from potsherd.errors import LimitError, MalformedError, PeerError, PotsherdError
 from potsherd.node import lease_records, records
+from potsherd.node.audit import records as audit_records
 from potsherd.node.payloads import PayloadBuffers
 from potsherd.node.records import PAYLOAD_MAX, Failure
 from potsherd.node.repair import records as repair_records
@@ -131,6 +132,12 @@ class Methods:
     CONFIRM = Method(17, "confirm", records.Confirm, records.Receipt)
     LAST_SEEN = Method(18, "last-seen", repair_records.LastSeenQuery, repair_records.LastSeen)
     CLAIM = Method(19, "claim", repair_records.ClaimPut, repair_records.ClaimStands)
+    ACCUSE = Method(20, "accuse", audit_records.Accusation, records.Done)
+    PROVEN = Method(21, "proven", records.SegmentQuery, audit_records.ProvenReply)
+    BAD_ENCODING = Method(
+        22, "bad-encoding", audit_records.BadEncodingPut, records.Done, sends=True
+    )
+    REPAIR = Method(23, "repair", audit_records.RepairAsk, audit_records.RepairStates)
     EXTEND = Method(32, "extend", lease_records.ExtensionPut, records.Done)
     WITHDRAW = Method(33, "withdraw", lease_records.WithdrawalPut, lease_records.WithdrawalTaken)
     HOLDER_OPEN = Method(35, "holder-open", records.HolderOpen, records.Staged)

@@ -43,6 +43,7 @@ class Kind(StrEnum):
     CLOCK = "clock"
     CLOCK_JUMP = "clock-jump"
     COPY = "copy"
+    ROT = "rot"
 
 
 @dataclass(frozen=True)
