@@ -437,7 +437,7 @@ class Node:
 
     async def _publish(self) -> None:
         """Say where the node is and how much room it has; the DHT repeats it until that changes."""
-        room = free_class(self.store.usage().free) if self._tenure.offers_room else 0
+        room = free_class(self._tenure.room(self.store.usage().free))
         if room == self._published:
             return
         try:

@@ -28,6 +28,7 @@ def test_half_of_a_small_network_goes_at_once_and_then_the_other_half(
     assert out.count("exit code 6") >= 1  # there was something to repair
 
 
+@pytest.mark.nightly
 def test_a_voyage_that_loses_something_is_no_success(tmp_path: Path) -> None:
     """Else the demonstration would prove nothing: all holders go at once."""
     voyage = Voyage(tmp_path, nodes=3, wave=3)
