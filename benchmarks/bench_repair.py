@@ -20,7 +20,7 @@ from bench_kit import MB, Lab, Report, cpu_of, lab, make_file, median
 from potsherd.errors import PotsherdError
 from potsherd.service.local import call
 
-__all__ = ["LOST", "K", "N", "fast_lab", "repair", "repair_once"]
+__all__ = ["LOST", "K", "N", "repair", "repair_once"]
 
 K, N, R, LOST, SPARES = 3, 10, 8, 3, 3
 POLL_S = 0.05
@@ -79,35 +79,41 @@ async def _watch(
     return time.monotonic() - start, cpu_of(pids) - cpu, now
 
 
-def fast_lab(folder: Path) -> Any:
-    """A network in which repairs begin after half a minute and know no limit of rate."""
-    return lab(folder, N + SPARES, options=FAST)
+def repair_once(folder: Path, mib: int, seed: int) -> dict[str, float]:
+    """A network of its own: put, kill LOST holders, watch the others."""
+    with lab(folder, N + SPARES, options=FAST) as network:
+        source = make_file(network.folder / "source", mib * 2**20, seed=seed)
+        network.run(
+            *("put", str(source), "--name", "data", "--k", str(K), "--n", str(N), "--r", str(R))
+        )
+        source.unlink()
+        [stat] = _objects(network, "stat", "data")
+        doomed = {piece["node"] for piece in stat["segments"][0]["pieces"][:LOST]}
+        rows = _objects(network, "lab", "status")
+        left = [row for row in rows if row["key"] not in doomed]
+        homes = [network.home / "lab" / f"node{row['node']:02}" / "node" for row in left]
+        before = asyncio.run(_totals(homes))
+        dead = [str(row["node"]) for row in rows if row["key"] in doomed]
+        network.run("lab", "kill", *dead)
+        watching = _watch(homes, [row["pid"] for row in left], before, _to_rebuild(stat, doomed))
+        wall_s, cpu_s, after = asyncio.run(watching)
+        network.run("verify", "data")  # exits with 6 while fewer than R are there
+        return {
+            "wall_s": wall_s,
+            "cpu_s": cpu_s,
+            "moved": float(after.moved - before.moved),
+            "pieces": float(after.repaired - before.repaired),
+        }
 
 
-def repair_once(network: Lab, source: Path) -> dict[str, float]:
-    """Put, kill LOST holders, watch the others, add as many nodes as have gone."""
-    name = source.name
-    network.run("put", str(source), "--name", name, "--k", str(K), "--n", str(N), "--r", str(R))
-    [stat] = [json.loads(line) for line in network.run("stat", name, "--json")[1].splitlines()]
-    keys = {piece["node"] for piece in stat["segments"][0]["pieces"][:LOST]}
-    rows = [json.loads(line) for line in network.run("lab", "status", "--json")[1].splitlines()]
-    doomed = [str(row["node"]) for row in rows if row["key"] in keys]
-    left = [row for row in rows if row["state"] == "up" and row["key"] not in keys]
-    homes = [network.home / "lab" / f"node{row['node']:02}" / "node" for row in left]
-    alive = [row["pid"] for row in left]
-    before = asyncio.run(_totals(homes))
-    network.run("lab", "kill", *doomed)
-    wanted = LOST * len(stat["segments"])
-    wall_s, cpu_s, after = asyncio.run(_watch(homes, alive, before, wanted))
-    found = {
-        "wall_s": wall_s,
-        "cpu_s": cpu_s,
-        "moved": float(after.moved - before.moved),
-        "pieces": float(after.repaired - before.repaired),
-    }
-    network.run("verify", name)  # exits with 6 while anything is missing that should be there
-    network.run("lab", "add", str(LOST))
-    return found
+def _objects(network: Lab, *arguments: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in network.run(*arguments, "--json")[1].splitlines()]
+
+
+def _to_rebuild(stat: dict[str, Any], doomed: set[str]) -> int:
+    """Pieces that the others must rebuild: those of segments that are left with fewer than R."""
+    lost = [sum(p["node"] in doomed for p in s["pieces"]) for s in stat["segments"]]
+    return sum(count for count in lost if N - count < R)
 
 
 def repair(report: Report, folder: Path, sizes_mib: Iterable[int], *, repeats: int = 3) -> None:
@@ -117,19 +123,15 @@ def repair(report: Report, folder: Path, sizes_mib: Iterable[int], *, repeats: i
         "MB/s: of the dataset. Moved: read from holders and sent to new ones, in sizes of the dataset; "
         f"{(K - 1 + LOST) / K:.2f} is the least when the repairer keeps one piece itself.",
     )
-    with fast_lab(folder) as network:
-        for mib in sizes_mib:
-            runs = []
-            for number in range(1 if mib > 512 else repeats):
-                source = make_file(network.folder / f"s{mib}r{number}", mib * 2**20, seed=number)
-                runs.append(repair_once(network, source))
-                source.unlink()
-            size = mib * 2**20
-            report.row(
-                MiB=mib,
-                seconds=median(runs, "wall_s"),
-                MB_per_s=size / MB / median(runs, "wall_s"),
-                cpu_s_per_GB=median(runs, "cpu_s") * 1e9 / size,
-                moved=median(runs, "moved") / size,
-                pieces=median(runs, "pieces"),
-            )
+    for mib in sizes_mib:
+        count = 1 if mib > 512 else repeats
+        runs = [repair_once(folder, mib, number) for number in range(count)]
+        size = mib * 2**20
+        report.row(
+            MiB=mib,
+            seconds=median(runs, "wall_s"),
+            MB_per_s=size / MB / median(runs, "wall_s"),
+            cpu_s_per_GB=median(runs, "cpu_s") * 1e9 / size,
+            moved=median(runs, "moved") / size,
+            pieces=median(runs, "pieces"),
+        )
