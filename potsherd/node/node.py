@@ -192,6 +192,7 @@ class Node:
             self.identity,
             told=self._told,
             proven=self.peers.proven,
+            lost=self.peers.lost,
             came_up=lambda held, entries: self._upkeep.came_up(held, entries),
         )
         self._server = Server(

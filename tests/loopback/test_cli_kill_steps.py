@@ -199,7 +199,9 @@ def move(bench: Bench, at: str) -> list[str]:
     assert before
     bench.start(at)
     bench.arm.touch()
-    victim("node", "leave", "--no-wait")
+    with victim.start("node", "leave", "--no-wait") as process:
+        process.communicate(timeout=60)
+    accepted = process.returncode == 0
 
     def ended() -> bool:
         status = bench.cli.node_status(VICTIM)
@@ -210,7 +212,8 @@ def move(bench: Bench, at: str) -> list[str]:
     steps = bench.steps()
     if not bench.alive:
         bench.revive()
-        wait_for("it has left", ended, 60)
+        if accepted:
+            wait_for("it has left", ended, 60)
     bench.check_pieces(name, NODES - 1)
     victim("node", "resume")
     return steps
@@ -218,10 +221,10 @@ def move(bench: Bench, at: str) -> list[str]:
 
 @pytest.mark.nightly
 @pytest.mark.timeout(3000)
-def test_moving_and_deleting_every_step(bench: Bench) -> None:
+def test_moving_and_deleting(bench: Bench) -> None:
     steps = move(bench, "")
     assert "remove" in steps
-    for at in moments(steps):
+    for at in some(moments(steps), 24):
         print(at)
         move(bench, at)
 
