@@ -67,18 +67,22 @@ def run_(
 
 def _settings(command: Command, bootstrap: list[str]) -> NodeSettings:
     from potsherd.cli.units import parse_address
+    from potsherd.node.pace import at_pace
+    from potsherd.node.repair.settings import RepairSettings
     from potsherd.node.settings import NodeSettings
 
     config = command.config
     advertise = config["node.advertise"]
-    return NodeSettings(
+    settings = NodeSettings(
         quota_bytes=config["node.quota"],
         listen=parse_address(config["node.listen"]),
         public_address=None if advertise is None else parse_address(advertise),
         site=config["node.site"],
         bootstrap=tuple(parse_bootstrap(text) for text in bootstrap),
         join_retry_s=JOIN_RETRY_S,
+        repair=RepairSettings(bytes_per_s=config["node.repair_rate"]),
     )
+    return at_pace(settings, config["node.timers"])
 
 
 def _ready(command: Command, node: Node) -> None:

@@ -207,7 +207,7 @@ def health_lines(health: Health) -> list[str]:
     ]
     if missing:
         lines.append(f"missing   {', '.join(missing)}")
-    troubled = [(g, s) for g in health.segments for s in g.shards if not s.live]
+    troubled = [(g, s) for g in health.segments for s in g.shards if not (s.live or g.replaced(s))]
     lines += [
         f"  piece {shard.index} of {segment.segment_id.hex()[:16]} on {shard.key.hex()[:16]}: {shard.trouble}"
         + (
@@ -219,6 +219,10 @@ def health_lines(health: Health) -> list[str]:
     ]
     if len(troubled) > SHOWN_MAX:
         lines.append(f"  and {len(troubled) - SHOWN_MAX} more")
+    replaced = {s.key for g in health.segments for s in g.shards if g.replaced(s)}
+    if replaced:
+        nodes = format_count(len(replaced), "node")
+        lines.append(f"replaced  {nodes} that kept pieces before and do not answer")
     return lines
 
 

@@ -87,6 +87,11 @@ class SegmentHealth:
             best[shard.index] = min(rank, best.get(shard.index, rank))
         return sum(STATES[rank] == state for rank in best.values())
 
+    def replaced(self, shard: ShardHealth) -> bool:
+        """Whether its node does not answer, and another one has proven the same index."""
+        silent = shard.state in ("away", "gone")
+        return silent and any(s.live and s.index == shard.index for s in self.shards)
+
     @property
     def survives(self) -> int:
         """Holders that may still go; negative when the segment cannot be read now."""

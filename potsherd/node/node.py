@@ -25,6 +25,7 @@ from potsherd.errors import (
     PeerError,
     PotsherdError,
     StorageError,
+    UnreachableError,
     UsageError,
 )
 from potsherd.node.announcer import Announcer, AnnouncerStatistics
@@ -191,6 +192,7 @@ class Node:
             self.identity,
             told=self._told,
             proven=self.peers.proven,
+            lost=self.peers.lost,
             came_up=lambda held, entries: self._upkeep.came_up(held, entries),
         )
         self._server = Server(
@@ -383,21 +385,15 @@ class Node:
     async def _join(self, bootstrap: Sequence[tuple[bytes, Address]]) -> None:
         """Greet the known nodes and look around. Raises MembershipError when they do not admit us.
 
-        Not `Dht.start` with these nodes: it gives up, socket and all, when none answers, but this node
-        keeps trying.
+        When none answers, nothing is raised: this node keeps trying.
         """
-        others = [(key, at) for key, at in bootstrap if at != self.address]
-        outcomes = await asyncio.gather(
-            *(self.dht.ping(key, at) for key, at in others), return_exceptions=True
-        )
-        refusals = [o for o in outcomes if isinstance(o, MembershipError)]
-        self._joined = not others or any(isinstance(o, float) for o in outcomes)
-        if self._joined:
-            await self.dht.find_nodes(self.member.dht_id)
-        elif refusals:
-            raise refusals[0]
-        else:
+        try:
+            await self.dht.join([(key, at) for key, at in bootstrap if at != self.address])
+        except UnreachableError:
+            self._joined = False
             _LOG.warning("none of the known nodes of the network answers yet")
+        else:
+            self._joined = True
 
     async def _keep_joining(self, bootstrap: Sequence[tuple[bytes, Address]]) -> None:
         pause = self.settings.join_retry_s
@@ -444,7 +440,7 @@ class Node:
 
     async def _publish(self) -> None:
         """Say where the node is and how much room it has; the DHT repeats it until that changes."""
-        room = free_class(self.store.usage().free) if self._tenure.offers_room else 0
+        room = free_class(self._tenure.room(self.store.usage().free))
         if room == self._published:
             return
         try:
