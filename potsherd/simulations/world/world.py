@@ -8,6 +8,7 @@ import contextvars
 import functools
 import hashlib
 import random
+import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,8 +59,10 @@ class _WorldOffload:
         log: EventLog,
         rng: random.Random,
         delay_s: tuple[float, float],
+        done: Callable[[str], None],
     ) -> None:
         self._loop = loop
+        self._done = done
         self._life = life
         self._log = log
         self._rng = rng
@@ -85,9 +88,11 @@ class _WorldOffload:
         try:
             result = fn(*args)
         except Exception as error:
+            self._done(self._life.name)
             if not future.done():
                 future.set_exception(error)
         else:
+            self._done(self._life.name)
             if not future.done():
                 future.set_result(result)
 
@@ -143,6 +148,8 @@ class World:
         self.fabric = Fabric(self.loop, self.rng("network"), self.log, weather)
         self.loop.on_datagram_endpoint = functools.partial(open_datagram_endpoint, self.fabric)
         self._offload_s = offload_s
+        self.on_step: Callable[[str], None] | None = None
+        """Called with a machine's name after each call that it ran off the loop: the disk is at rest then."""
         self._rot_rng = self.rng("rot")
         self._machines: dict[str, _Machine] = {}
         self._failed: list[asyncio.Task[Any]] = []
@@ -212,6 +219,11 @@ class World:
     def disk(self, name: str) -> Platter:
         """What survives crashes: for faults, bit rot and looking at what was stored."""
         return self._machines[name].platter
+
+    def index(self, name: str) -> sqlite3.Connection | None:
+        """The open database of a running machine, to look into; not to be changed."""
+        life = self._machines[name].life
+        return life.indexes[0] if life is not None and life.indexes else None
 
     def rot(self, name: str, folder: str = "") -> tuple[str, int]:
         """Flip a seeded bit of a file below `folder`; gives its path and the byte's offset."""
@@ -425,10 +437,14 @@ class World:
             net=WorldNet(self.fabric, life),
             disk=WorldDisk(machine.platter, life, self.log),
             offload=_WorldOffload(
-                self.loop, life, self.log, self.rng("offload", *who), self._offload_s
+                self.loop, life, self.log, self.rng("offload", *who), self._offload_s, self._stepped
             ),
         )
         return machine.env
+
+    def _stepped(self, name: str) -> None:
+        if self.on_step is not None:
+            self.on_step(name)
 
     def _end(self, name: str, *, power_cut: bool) -> _Machine:
         machine = self._machines[name]
