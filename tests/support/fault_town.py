@@ -6,10 +6,13 @@ A clean run counts the calls of a kind, over all machines; then each of them fai
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sqlite3
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from node_town import push_all
 
@@ -19,12 +22,14 @@ from potsherd.datasets.library import Library
 from potsherd.datasets.operations import Context, PutOptions
 from potsherd.errors import PeerError, PotsherdError, StorageError, UnreachableError
 from potsherd.node.habits import LossPolicy
+from potsherd.node.node import Node
 from potsherd.node.testing import HandMade
 from potsherd.simulations.world import World
 from potsherd.simulations.world.observer import Observer
 from potsherd.simulations.world.town import FAST, NodeTown
 
-KINDS = ("disk", "commit", "network")
+KINDS = ("disk", "commit", "network", "power")
+"""A disk call, a commit, a call of the network fails; the machine loses power at a disk call or commit."""
 QUOTA = 2**25
 SETTINGS = replace(
     FAST,
@@ -54,6 +59,11 @@ class Trouble:
             self.hit = what
         return number == self.at
 
+    def power(self, name: str, cut: Callable[[], None]) -> None:
+        """Before a disk call or commit of a machine: nothing, or the end of its life."""
+        if self._next(f"power of {name}"):
+            cut()
+
     def disk(self, operation: str, path: str) -> Exception | None:
         return StorageError("input/output error") if self._next(f"{operation} {path}") else None
 
@@ -72,6 +82,8 @@ class FaultTown:
 
     def __init__(self, world: World, trouble: Trouble, folder: Path) -> None:
         self.world, self.trouble, self.folder = world, trouble, folder
+        self._back: asyncio.Task[None] | None = None
+        self._context = contextvars.copy_context()  # nobody's: a machine's tasks end with it
         self.town = NodeTown(world, SETTINGS)
         self.observer = Observer(world)
 
@@ -79,8 +91,29 @@ class FaultTown:
         for number in range(nodes):
             name = self.town.add(number)
             self.observer.watch(name, QUOTA)
-            node = await self.town.start(name)
-            self.world.spawn(name, node.wait_failed())  # a bug in a task of its own ends the run
+            await self._guarded(name, self.town.start(name))
+
+    async def _guarded(self, name: str, starting: Coroutine[None, None, Node]) -> None:
+        """A bug in a task of the node's own ends the run."""
+        node = await starting
+        self.world.spawn(name, node.wait_failed())
+
+    def _cut(self, name: str) -> None:
+        """The machine loses power, with torn writes, and is back after a minute."""
+        self.town.stop(name, power_cut=True)
+        self.observer.stopped(name)
+        back = self._return(name)
+        self._back = self.world.loop.create_task(back, context=self._context.copy())
+
+    async def _return(self, name: str) -> None:
+        await asyncio.sleep(60)
+        await self._guarded(name, self.town.restart(name))
+        self.observer.restarted(name)
+
+    async def node(self, name: str) -> Node:
+        """The node of a machine, as soon as it is up."""
+        await self.until(lambda: name in self.town.running(), 600)
+        return self.town.node(name)
 
     def arm(self, *, on: bool = True) -> None:
         kind = self.trouble.kind
@@ -88,7 +121,21 @@ class FaultTown:
             platter = self.world.disk(name)
             platter.fault = self.trouble.disk if on and kind == "disk" else None
             platter.commit_fault = self.trouble.commit if on and kind == "commit" else None
+            if on and kind == "power":
+                self._arm_power(name)
         self.world.net_fault = self.trouble.network if on and kind == "network" else None
+
+    def _arm_power(self, name: str) -> None:
+        platter, cut = self.world.disk(name), partial(self._cut, name)
+        platter.fault = lambda *_: self.trouble.power(name, cut)
+        platter.commit_fault = lambda _: self.trouble.power(name, cut)
+
+    async def calm(self) -> None:
+        """Nothing fails any more, and everybody is back."""
+        self.arm(on=False)
+        if self._back is not None:
+            await self._back
+        self.observer.check_all()
 
     def made(self, rows: int = 6) -> HandMade:
         """A segment whose shards lie in files, 2 of 4, repaired at the first loss."""
@@ -142,8 +189,7 @@ async def put_and_get(case: FaultTown) -> None:
                 break
             except PotsherdError:
                 assert left, "a second time nothing fails"
-    case.arm(on=False)
-    case.observer.check_all()
+    await case.calm()
 
 
 async def _put(case: FaultTown, home: Home, source: Path) -> None:
@@ -163,8 +209,8 @@ async def repair(case: FaultTown) -> None:
     case.observer.destroyed(victim)
     case.arm()
     await case.until(lambda: case.whole(made), 4 * 3600)
-    case.arm(on=False)
-    case.observer.check_all()
+    await case.calm()
+    await case.until(lambda: case.whole(made), 4 * 3600)
 
 
 async def leave(case: FaultTown) -> None:
@@ -174,17 +220,16 @@ async def leave(case: FaultTown) -> None:
     holders = await case.place(made)
     name = holders[0]
     case.arm()
-    leaving = case.town.node(name).leaving
     for left in (1, 0):
         try:
-            await leaving.leave()
+            await (await case.node(name)).leaving.leave()
             break
         except PotsherdError:
             assert left, "a second time nothing fails"
     async with asyncio.timeout(3600):
         while not (await _status(case, name)):
             await asyncio.sleep(2)
-    case.arm(on=False)
+    await case.calm()
     assert case.observer.least[made.segment_id] == 4
     case.town.remove(name)
     case.observer.destroyed(name)
@@ -193,7 +238,7 @@ async def leave(case: FaultTown) -> None:
 
 async def _status(case: FaultTown, name: str) -> bool:
     try:
-        return (await case.town.node(name).leaving.status()).safe
+        return (await (await case.node(name)).leaving.status()).safe
     except PotsherdError:
         return False
 
@@ -205,10 +250,10 @@ SCENARIOS: dict[str, Callable[[FaultTown], Coroutine[None, None, None]]] = {
 }
 
 
-def play(scenario: str, trouble: Trouble, folder: Path) -> None:
+def play(scenario: str, trouble: Trouble, folder: Path, *, seed: int = 3, **weather: Any) -> None:
     """One run. Raises when anything that is promised is not true."""
     folder.mkdir(exist_ok=True)
-    with World(3) as world:
+    with World(seed, **weather) as world:
         case = FaultTown(world, trouble, folder)
         world.run(SCENARIOS[scenario](case), time_max_s=86_400)
         assert case.observer.broken == []

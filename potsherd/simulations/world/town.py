@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from potsherd.dht import DhtConfig
+from potsherd.errors import PotsherdError
 from potsherd.node.habits import LossPolicy
 from potsherd.node.liveness import FreezePolicy
 from potsherd.node.node import Node
@@ -123,9 +124,13 @@ class NodeTown:
             self.world.kill(name)
 
     async def restart(self, name: str) -> Node:
-        """Start machine and node again."""
+        """Start machine and node again; a node that refuses to start leaves the machine down."""
         self.world.restart(name)
-        return await self.start(name)
+        try:
+            return await self.start(name)
+        except PotsherdError:
+            self.world.kill(name)
+            raise
 
     def turn(self, name: str, deceit: Deceit) -> None:
         """From its next start on the node lies."""
