@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from fault_town import FaultTown, Trouble
 
-from potsherd.errors import PotsherdError
+from potsherd.errors import PotsherdError, StorageError
 from potsherd.node.reader import SegmentReader
+from potsherd.node.store import ShardStore
 from potsherd.node.store.schema import INDEX_NAME
 from potsherd.node.testing import HandMade
 from potsherd.simulations.world import World
@@ -107,3 +108,23 @@ def test_bits_of_the_index() -> None:
 def test_many_bits_of_the_index() -> None:
     for seed in range(8):
         play(60, seed)
+
+
+def test_a_schema_that_is_no_text_any_more_is_a_damaged_index() -> None:
+    """SQLite's message quotes the byte, and Python cannot decode the message."""
+
+    async def scenario(world: World) -> None:
+        store = await ShardStore.open(world.env("a"), 2**26)
+        await store.close()
+        images = world.disk("a").images
+        clean = images[INDEX_NAME] or b""
+        assert clean.count(b"CREATE TABLE stages") == 1
+        images[INDEX_NAME] = clean.replace(b"CREATE TABLE stages", b"CREATE \xd4ABLE stages")
+        with pytest.raises(StorageError, match=r"damaged|malformed"):
+            await ShardStore.open(world.env("a"), 2**26)
+        images[INDEX_NAME] = clean
+        await (await ShardStore.open(world.env("a"), 2**26)).close()
+
+    with World(SEED) as world:
+        world.env("a")
+        world.run(scenario(world))

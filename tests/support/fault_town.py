@@ -176,6 +176,7 @@ async def put_and_get(case: FaultTown) -> None:
             break
         except PotsherdError:
             assert left, "a second time nothing fails"
+            await asyncio.sleep(90)  # who has lost power is back
     with Library(home.library_path) as library:
         found = library.dataset("set")
         for segment in library.segments(found.number, 0):
@@ -189,6 +190,7 @@ async def put_and_get(case: FaultTown) -> None:
                 break
             except PotsherdError:
                 assert left, "a second time nothing fails"
+                await asyncio.sleep(90)
     await case.calm()
 
 
@@ -226,6 +228,7 @@ async def leave(case: FaultTown) -> None:
             break
         except PotsherdError:
             assert left, "a second time nothing fails"
+            await asyncio.sleep(90)
     async with asyncio.timeout(3600):
         while not (await _status(case, name)):
             await asyncio.sleep(2)

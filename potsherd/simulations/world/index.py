@@ -74,7 +74,10 @@ class IndexConnection(sqlite3.Connection):
         self.set_trace_callback(None)
         if self.in_transaction:
             self.rollback()
-        (pages,) = self.execute("PRAGMA page_count").fetchone()
+        try:
+            (pages,) = super().execute("PRAGMA page_count").fetchone()
+        except (sqlite3.Error, UnicodeDecodeError):
+            pages = 1  # a damaged one, kept as it is
         self._images[self._name] = self.serialize() if pages else b""  # nothing was ever written
         super().close()
 
