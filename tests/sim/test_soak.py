@@ -19,6 +19,8 @@ QUICK_SEEDS = (1, 2, 7, 11)
 FOUND: tuple[int, ...] = ()
 """Quick seeds that have found something."""
 NIGHTLY_SEEDS = 100
+FIRST = os.environ.get("POTSHERD_SOAK_SEED")
+"""Begins the same hundred again; read here, for tests see no such variables."""
 
 
 @pytest.mark.slow
@@ -32,9 +34,10 @@ def test_a_soak_of_some_hours(seed: int, tmp_path: Path) -> None:
 
 
 def nightly_seeds() -> list[int]:
-    """A hundred that nobody has chosen; POTSHERD_SOAK_SEED begins the same hundred again."""
-    first = os.environ.get("POTSHERD_SOAK_SEED") or random.SystemRandom().randrange(2**31)
-    return [int(first) + number for number in range(NIGHTLY_SEEDS)]
+    """A hundred that nobody has chosen."""
+    first = int(FIRST) if FIRST else random.SystemRandom().randrange(2**31)
+    print("seeds from", first)
+    return [first + number for number in range(NIGHTLY_SEEDS)]
 
 
 @pytest.mark.nightly

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from node_town import push_all
 
@@ -28,6 +28,7 @@ from potsherd.simulations.world import World
 from potsherd.simulations.world.observer import Observer
 from potsherd.simulations.world.town import FAST, NodeTown
 
+T = TypeVar("T")
 KINDS = ("disk", "commit", "network", "power")
 """A disk call, a commit, a call of the network fails; the machine loses power at a disk call or commit."""
 QUOTA = 2**25
@@ -130,6 +131,14 @@ class FaultTown:
         platter.fault = lambda *_: self.trouble.power(name, cut)
         platter.commit_fault = lambda _: self.trouble.power(name, cut)
 
+    async def on(self, name: str, work: Coroutine[None, None, T]) -> T:
+        """Run as the machine's, as whoever asks it over its local socket does. Raises UnreachableError."""
+        task = self.world.spawn(name, work)
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise UnreachableError("the machine has lost power")
+        return task.result()
+
     async def calm(self) -> None:
         """Nothing fails any more, and everybody is back."""
         self.arm(on=False)
@@ -224,7 +233,7 @@ async def leave(case: FaultTown) -> None:
     case.arm()
     for left in (1, 0):
         try:
-            await (await case.node(name)).leaving.leave()
+            await case.on(name, (await case.node(name)).leaving.leave())
             break
         except PotsherdError:
             assert left, "a second time nothing fails"
@@ -241,7 +250,7 @@ async def leave(case: FaultTown) -> None:
 
 async def _status(case: FaultTown, name: str) -> bool:
     try:
-        return (await (await case.node(name)).leaving.status()).safe
+        return (await case.on(name, (await case.node(name)).leaving.status())).safe
     except PotsherdError:
         return False
 
