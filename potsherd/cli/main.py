@@ -13,7 +13,18 @@ from typing import Any, NoReturn
 
 import typer
 
-from potsherd.cli import data, keeping, lab, network, node, repairing, retrieve, setup, store
+from potsherd.cli import (
+    data,
+    keeping,
+    lab,
+    network,
+    node,
+    repairing,
+    retrieve,
+    setup,
+    simulate,
+    store,
+)
 from potsherd.cli.output import Output
 from potsherd.errors import PotsherdError
 
@@ -48,6 +59,7 @@ app.command("peers")(data.peers)
 network.register(app)
 node.register(app)
 lab.register(app)
+simulate.register(app)
 
 
 def _version(value: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from potsherd.datasets.manifest import SegmentRef
@@ -175,6 +176,9 @@ async def _segment(
         await reader.locate()
     except NotFoundError:
         return SegmentHealth(name.segment_id, name.k, name.n, 0, 0, ())
+    if len(reader.holders) < name.n:
+        with suppress(PotsherdError):  # one roster may be short
+            await reader.ask_others()
     holders = [holder for holders in reader.holders.values() for holder in holders]
 
     async def one(holder: Holder) -> ShardHealth:

@@ -34,7 +34,7 @@ from potsherd.datasets.spool import Spool
 from potsherd.erasure.descriptor import default_code, defaults
 from potsherd.errors import PeerError, PotsherdError, RefusedError, UsageError
 
-__all__ = ["PutOptions", "PutReport", "choose_code", "put"]
+__all__ = ["Desk", "PutOptions", "PutReport", "choose_code", "put"]
 
 
 COUNTS_MAX = 3

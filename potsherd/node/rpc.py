@@ -256,8 +256,8 @@ class Caller:
         """Begin to read and write."""
         loop = asyncio.get_running_loop()
         self._tasks = (
-            loop.create_task(self._guard(self._read_all())),
-            loop.create_task(self._guard(self._write_all())),
+            loop.create_task(self._guard(self._read_all)),
+            loop.create_task(self._guard(self._write_all)),
         )
 
     async def call(
@@ -322,9 +322,9 @@ class Caller:
         if len(self._abandoned) > ABANDONED_MAX:
             self.abort(PeerError("the peer leaves too many requests without an answer"))
 
-    async def _guard(self, work: Awaitable[None]) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except PeerError as error:
             self.abort(error)
         except TimeoutError:

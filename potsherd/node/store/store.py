@@ -501,7 +501,7 @@ def _open(disk: Disk, config: StoreConfig, ledger: Ledger) -> tuple[sqlite3.Conn
         except BaseException:
             connection.close()
             raise
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise storage_error(error) from error
     return connection, found
 
