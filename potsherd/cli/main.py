@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from potsherd.cli import data, keeping, lab, network, node, retrieve, setup, store
+from potsherd.cli import data, keeping, lab, network, node, plan, retrieve, setup, store
 from potsherd.cli.output import Output
 from potsherd.errors import PotsherdError
 
@@ -46,6 +46,7 @@ app.command("peers")(data.peers)
 network.register(app)
 node.register(app)
 lab.register(app)
+app.command("plan")(plan.plan)
 
 
 def _version(value: bool) -> None:

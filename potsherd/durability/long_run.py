@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from potsherd.durability.binomial import fewer_than
 from potsherd.durability.census import Churn
 from potsherd.durability.forecast import LEVEL, points
 from potsherd.durability.uncertainty import Rate, quantile
@@ -34,16 +33,20 @@ __all__ = [
     "hit_chances",
     "live_shares",
     "loss_rates",
-    "timed_loss_rate",
+    "timed_loss_rates",
 ]
 
 POINTS = 160
 """Ways things may be, for one code."""
+STEADY_POINTS = 60
+"""The same for repairs that take exactly their time, which are costlier."""
 TILT_MAX = 60.0
 BISECTIONS = 80
+STEPS_MAX = 5000
+"""Of a mixture: beyond it repair takes so long that everything is lost anyway."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Code:
     """k of n, repaired when live < r."""
 
@@ -105,14 +108,16 @@ def _hit_chances(n: int, count: int, donors: int, most: int) -> tuple[tuple[floa
     members = max(1, donors // count)
     drawn = [_drawn(c, donors, members, n) for c in range(min(most, n) + 1)]
     shares = _tilted(drawn, n / count)
-    rows = []
-    for live in range(n + 1):
-        row = [0.0] * (min(most, live) + 1)
-        for c, share in enumerate(shares):
-            for h in range(min(c, live) + 1):
-                row[h] += share * _drawn(h, n, c, live)
-        rows.append(tuple(row))
-    return tuple(rows)
+    rows = [tuple(shares)]
+    for live in range(n, 0, -1):  # of the live ones one goes, any of them alike
+        more = (*rows[-1], 0.0)
+        rows.append(
+            tuple(
+                (more[h] * (live - h) + more[h + 1] * (h + 1)) / live
+                for h in range(min(most, live - 1) + 1)
+            )
+        )
+    return tuple(reversed(rows))
 
 
 def _drawn(hit: int, total: int, marked: int, draws: int) -> float:
@@ -180,41 +185,116 @@ def loss_rates(
     return np.asarray(np.nan_to_num(found, nan=0.0))
 
 
+def timed_loss_rates(
+    code: Code,
+    shard_rates: Floats,
+    repair_years: Floats,
+    domain_rates: Floats | None = None,
+    domains: Domains | None = None,
+) -> Floats:
+    """The same when every repair takes exactly its time: by renewal, from whole to whole again.
+
+    Until live < r it is a walk downwards; from there a pure loss process over the repair, by uniformisation.
+    """
+    import numpy as np
+
+    falls, strikes = _walk(code, domains)
+    pace = np.zeros_like(shard_rates)
+    if domains is not None and domain_rates is not None:
+        pace = domains.count * domain_rates
+    rates = (shard_rates, pace)
+    out = falls.sum(axis=1)[:, None] * rates[0] + strikes.sum(axis=1)[:, None] * rates[1]
+    lost = _lost_in_time((falls, strikes), rates, out, repair_years)
+    # Row 0 is lost, row i stands for k − 1 + i live.
+    here = np.zeros_like(out)
+    here[-1], wait, chance = 1.0, np.zeros_like(pace), np.zeros_like(pace)
+    for row in range(len(out) - 1, -1, -1):
+        if row + code.k - 1 < code.r:
+            chance = chance + here[row] * lost[row]
+            continue
+        with np.errstate(divide="ignore", invalid="ignore"):
+            visit = np.where(out[row] > 0, here[row] / out[row], 0.0)
+        wait = wait + visit
+        here += visit * (falls[row][:, None] * rates[0] + strikes[row][:, None] * rates[1])
+    return np.asarray(np.where(wait > 0, chance / (wait + repair_years), 0.0))
+
+
+def _walk(code: Code, domains: Domains | None) -> tuple[Floats, Floats]:
+    """Where losses lead, per loss rate of a shard and per rate at which some domain is struck: row to row."""
+    import numpy as np
+
+    size = code.n - code.k + 2
+    falls, strikes = np.zeros((size, size)), np.zeros((size, size))
+    hits = hit_chances(code.n, domains) if domains is not None else None
+    for row in range(1, size):
+        live = row + code.k - 1
+        falls[row, row - 1] = live
+        for hit, chance in enumerate(hits[live] if hits is not None else ()):
+            if hit:
+                strikes[row, max(0, row - hit)] += chance
+    return falls, strikes
+
+
+def _lost_in_time(
+    tables: tuple[Floats, Floats], rates: tuple[Floats, Floats], out: Floats, years: Floats
+) -> Floats:
+    """Chance to be in row 0 after the time, by row and point: a Poisson mixture of steps, nothing subtracted."""
+    import numpy as np
+
+    fastest = out.max(axis=0)
+    events = fastest * years
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = [np.where(fastest > 0, rate / fastest, 0.0) for rate in rates]
+        stay = np.where(fastest > 0, 1 - out / fastest, 1.0)
+    there = np.zeros_like(out)
+    there[0] = 1.0
+    weight = np.exp(-events)
+    total = weight * there
+    # As many steps as there are rows, so that the farthest one is reached too.
+    steps = len(out) + 30 + int(4 * events.max())
+    for number in range(1, min(steps, STEPS_MAX)):
+        there = stay * there + share[0] * (tables[0] @ there) + share[1] * (tables[1] @ there)
+        weight = weight * events / number
+        total = total + weight * there
+    return np.asarray(np.minimum(total, 1.0))
+
+
 def dataset_loss(
-    code: Code, segments: int, churn: Churn, domains: Domains | None = None
+    code: Code,
+    segments: int,
+    churn: Churn,
+    domains: Domains | None = None,
+    *,
+    steady: bool = False,
 ) -> LongRun:
     """Chance a year that any of `segments` is lost, as likely as the churn's counts leave things.
 
-    Segments count as independent but for what domains do to all of them. Raises UsageError without repair.
+    Segments count as independent but for what domains do to all of them. `steady`: every repair takes the mean
+    time; otherwise its length is exponential, as in forecasts. Raises UsageError without repair.
     """
     import numpy as np
 
     if churn.repairs is None or segments < 1:
         raise UsageError("a plan needs data and somebody who repairs")
-    at = points(churn, POINTS)
-    alone = loss_rates(code, at.loss_rates, at.repair_rates, at.domain_rates, domains)
+    number = STEADY_POINTS if steady else POINTS
+    at = points(churn, number)
+
+    def rates(shard_rates: Floats) -> Floats:
+        if steady:
+            times = 1 / at.repair_rates
+            return timed_loss_rates(code, shard_rates, times, at.domain_rates, domains)
+        return loss_rates(code, shard_rates, at.repair_rates, at.domain_rates, domains)
+
+    alone = rates(at.loss_rates)
     common = np.zeros_like(alone)
     if domains is not None:
-        common = loss_rates(code, np.zeros(POINTS), at.repair_rates, at.domain_rates, domains)
-    common = np.minimum(common, alone)
+        common = np.minimum(rates(np.zeros(number)), alone)
     chances = -np.expm1(-(common + segments * (alone - common)))
     ordered = sorted(chances.tolist())
     mean = math.fsum(ordered) / len(ordered)
     low, high = (quantile(ordered, (1 + sign * LEVEL) / 2) for sign in (-1, 1))
-    return LongRun(mean, min(low, mean), max(high, mean), abs(float(np.expm1(-common).mean())))
-
-
-def timed_loss_rate(code: Code, shard_rate: float, repair_years: float) -> float:
-    """Losses of a segment per year when every repair takes exactly so long; without domains.
-
-    Exact by renewal: from whole to below r, then binomial over the repair.
-    """
-    if shard_rate <= 0:
-        return 0.0
-    stay = math.exp(-shard_rate * repair_years)
-    lost = fewer_than(code.k, [stay] * (code.r - 1))
-    cycle = math.fsum(1 / (i * shard_rate) for i in range(code.r, code.n + 1)) + repair_years
-    return lost / cycle
+    together = abs(float(np.expm1(-common).mean()))
+    return LongRun(mean, min(low, mean), max(high, mean), together)
 
 
 def live_shares(code: Code, shard_rate: float, repair_rate: float) -> dict[int, float]:

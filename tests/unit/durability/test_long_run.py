@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from potsherd.durability import Chain, Churn
+from potsherd.durability import Chain, Churn, fewer_than
 from potsherd.durability.long_run import (
     Code,
     Domains,
@@ -16,7 +16,7 @@ from potsherd.durability.long_run import (
     hit_chances,
     live_shares,
     loss_rates,
-    timed_loss_rate,
+    timed_loss_rates,
 )
 from potsherd.errors import UsageError
 
@@ -73,13 +73,38 @@ def test_time_shares_are_those_of_the_chain() -> None:
         assert found[live] == pytest.approx(share, rel=1e-4)  # the chain begins anew when lost
 
 
+def timed(code: Code, rate: float, years: float) -> float:
+    return float(timed_loss_rates(code, np.array([rate]), np.array([years]))[0])
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_steady_repair_is_binomial_over_the_repair(code: Code) -> None:
+    """Without domains by renewal: P(fewer than k of r − 1 stay) over the mean time from whole to whole."""
+    stay = math.exp(-0.3 * 0.04)
+    cycle = sum(1 / (0.3 * i) for i in range(code.r, code.n + 1)) + 0.04
+    exact = fewer_than(code.k, [stay] * (code.r - 1)) / cycle
+    assert timed(code, 0.3, 0.04) == pytest.approx(exact, rel=1e-9)
+
+
+def test_steady_repair_of_sites_only() -> None:
+    """2 of 4 on two sites of 2, repaired from the first loss: lost when the other site goes within the repair."""
+    code, domains = Code(2, 4, 4), Domains(2, 40, 2)
+    zero, site, years = np.zeros(1), np.array([0.1]), np.array([0.05])
+    # The second strike finds the two left on any site alike: hits both with 1/6, one 4/6, none 1/6.
+    bad = 0.2 * 5 / 6
+    by_hand = -math.expm1(-bad * 0.05) / (1 / 0.2 + 0.05)
+    found = timed_loss_rates(code, zero, years, site, domains)
+    assert found[0] == pytest.approx(by_hand, rel=1e-9)
+
+
 def test_repairs_that_never_take_longer_lose_less() -> None:
-    code = Code(10, 30, 20)
     exponential = Chain(30, 10, 20, 0.3, 24.0).loss_rate_per_year()
-    assert timed_loss_rate(code, 0.3, 1 / 24) < 1e-4 * exponential
-    # One loss during repair: P(a of r − 1 goes within T) over the cycle, by hand.
-    by_hand = -math.expm1(-2 * 0.3 * 0.01) / (1 / 0.9 + 0.01)
-    assert timed_loss_rate(Code(2, 3, 3), 0.3, 0.01) == pytest.approx(by_hand, rel=1e-12)
+    assert timed(Code(10, 30, 20), 0.3, 1 / 24) < 1e-4 * exponential
+    churn = Churn(assumed(0.3, 60), assumed(25.0, 100), domain_failures=assumed(0.05, 0.5))
+    for domains in (None, Domains(5, 200, 10)):
+        code = Code(10, 30, 20)
+        lost = [dataset_loss(code, 9, churn, domains, steady=s).probability for s in (True, False)]
+        assert 0 < lost[0] < lost[1]
 
 
 def test_common_losses_are_paid_once_others_by_segment() -> None:
