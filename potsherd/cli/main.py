@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from potsherd.cli import data, keeping, lab, network, node, plan, retrieve, setup, store
+from potsherd.cli import data, keeping, lab, network, node, plan, retrieve, setup, simulate, store
 from potsherd.cli.output import Output
 from potsherd.errors import PotsherdError
 
@@ -47,6 +47,7 @@ network.register(app)
 node.register(app)
 lab.register(app)
 app.command("plan")(plan.plan)
+simulate.register(app)
 
 
 def _version(value: bool) -> None:
