@@ -134,13 +134,13 @@ def _on_cluster(todo: Sequence[Task], scheduler: str) -> Generator[Done, None, N
     except (OSError, ValueError) as error:
         raise UnreachableError(f"scheduler = {scheduler}: no answer ({error})") from None
     with client:
-        workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        workers = max(1, sum(client.ncores().values()))
         waiting = iter(todo)
         # Keys of tasks are made from their content unless impure: equal scenarios would be run once.
         under_way = {
             client.submit(_run, t, pure=False): t for t in islice(waiting, AHEAD * workers)
         }
-        done = distributed.as_completed(list(under_way))
+        done = distributed.as_completed(list(under_way), loop=client.loop)
         try:
             for future in done:
                 task = under_way.pop(future)
