@@ -19,6 +19,7 @@ from potsherd.cli import (
     lab,
     network,
     node,
+    plan,
     repairing,
     retrieve,
     setup,
@@ -59,6 +60,7 @@ app.command("peers")(data.peers)
 network.register(app)
 node.register(app)
 lab.register(app)
+app.command("plan")(plan.plan)
 simulate.register(app)
 
 
