@@ -15,6 +15,7 @@ from potsherd.erasure.descriptor import segment_id_of
 from potsherd.erasure.layout import CELL_SIZE
 from potsherd.errors import IntegrityError, LimitError, PeerError
 from potsherd.node import lease_records, records
+from potsherd.node.churn import ChurnQuery, ChurnSeen
 from potsherd.node.records import (
     PAYLOAD_MAX,
     PROTOCOL_VERSION,
@@ -214,6 +215,13 @@ class Peer:
         if len(ages) != len(nodes):
             raise PeerError("the peer answered about another number of nodes")
         return list(ages)
+
+    async def churn(self, nodes: Sequence[bytes]) -> ChurnSeen:
+        """What the peer has seen of coming and going, and how much those nodes (up to NODES_MAX) are there."""
+        seen = (await self._caller.call(Methods.CHURN, ChurnQuery(tuple(nodes)))).body
+        if len(seen.availability) != len(nodes):
+            raise PeerError("the peer answered about another number of nodes")
+        return seen
 
     async def claim(self, claim: bytes) -> bytes:
         """Tell of a signed RepairClaim of our own; the one that stands there now, empty if none. Unverified."""

@@ -28,6 +28,7 @@ from potsherd.errors import (
     UsageError,
 )
 from potsherd.node.announcer import Announcer, AnnouncerStatistics
+from potsherd.node.churn import ChurnSeen
 from potsherd.node.expiry import ExpiryStatistics
 from potsherd.node.leaving import Leaving
 from potsherd.node.liveness import PeerCounts, PeerTable
@@ -525,6 +526,10 @@ class Node:
             return 0
         age = self.peers.age_s(key, self.env.monotonic())
         return None if age is None else min(2**32 - 1, int(age))
+
+    def churn_seen(self, nodes: Sequence[bytes]) -> ChurnSeen:
+        """See `Neighbours.churn_seen`."""
+        return self.peers.report(nodes, self.env.utc(), self.settings.repair.round_s)
 
     async def claimed(self, claim: bytes, sender: bytes) -> bytes:
         """See `Neighbours.claimed`."""

@@ -22,7 +22,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from potsherd import errors
 from potsherd.errors import LimitError, MalformedError, PeerError, PotsherdError
-from potsherd.node import lease_records, records
+from potsherd.node import churn, lease_records, records
 from potsherd.node.records import PAYLOAD_MAX, Failure
 from potsherd.node.repair import records as repair_records
 from potsherd.ports import Buffer, Stream
@@ -130,6 +130,7 @@ class Methods:
     CONFIRM = Method(17, "confirm", records.Confirm, records.Receipt)
     LAST_SEEN = Method(18, "last-seen", repair_records.LastSeenQuery, repair_records.LastSeen)
     CLAIM = Method(19, "claim", repair_records.ClaimPut, repair_records.ClaimStands)
+    CHURN = Method(40, "churn", churn.ChurnQuery, churn.ChurnSeen)
     EXTEND = Method(32, "extend", lease_records.ExtensionPut, records.Done)
     WITHDRAW = Method(33, "withdraw", lease_records.WithdrawalPut, lease_records.WithdrawalTaken)
     HOLDER_OPEN = Method(35, "holder-open", records.HolderOpen, records.Staged)

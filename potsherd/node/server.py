@@ -28,6 +28,7 @@ from potsherd.errors import (
     RefusedError,
 )
 from potsherd.node import lease_exchange, lease_records, records
+from potsherd.node.churn import ChurnQuery, ChurnSeen
 from potsherd.node.client import Admit
 from potsherd.node.membrane import charge_of
 from potsherd.node.records import (
@@ -77,6 +78,9 @@ class Neighbours(Protocol):
 
     def seen_ago(self, key: bytes) -> int | None:
         """Seconds since that node gave a sign of life; None when it never did."""
+
+    def churn_seen(self, nodes: Sequence[bytes]) -> ChurnSeen:
+        """What this node has seen of coming and going, and how much those nodes are there."""
 
     async def claimed(self, claim: bytes, sender: bytes) -> bytes:
         """A node claims to repair a segment; the signed claim that stands now, empty if none does."""
@@ -246,6 +250,7 @@ class _Connection:
             Methods.CONFIRM.number: self._confirm,
             Methods.LAST_SEEN.number: self._last_seen,
             Methods.CLAIM.number: self._claim,
+            Methods.CHURN.number: self._churn,
             Methods.LEASE_PUT.number: self._lease_put,
             Methods.LEASES.number: self._leases,
             Methods.EXTEND.number: self._extend,
@@ -472,6 +477,10 @@ class _Connection:
         nodes = repair_records.LastSeenQuery.decode(request.body).nodes
         ages = tuple(self._server.neighbours.seen_ago(node) for node in nodes)
         return repair_records.LastSeen(ages), ()
+
+    async def _churn(self, request: Request) -> Answer:
+        nodes = ChurnQuery.decode(request.body).nodes
+        return self._server.neighbours.churn_seen(nodes), ()
 
     async def _claim(self, request: Request) -> Answer:
         body = repair_records.ClaimPut.decode(request.body)
