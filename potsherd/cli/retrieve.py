@@ -184,7 +184,7 @@ def _forecast_lines(report: StatReport) -> list[str]:
     if report.forecast is None:
         return []
     first, *rest = report.forecast.clauses()
-    return [f"forecast  lost: {first}", *(f"          {clause}" for clause in rest[1:])]
+    return [f"forecast  lost: {first};", *(f"          {clause}" for clause in rest)]
 
 
 def health_lines(health: Health) -> list[str]:

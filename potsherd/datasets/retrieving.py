@@ -228,6 +228,7 @@ def _forecast_json(found: Forecast | None) -> dict[str, Any] | None:
         "years": found.years,
         "survives": found.survives,
         "share_lost": found.share_lost,
+        "readable": found.readable,
         "words": found.words(),
     }
 

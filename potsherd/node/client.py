@@ -16,6 +16,7 @@ from potsherd.erasure.layout import CELL_SIZE
 from potsherd.errors import IntegrityError, LimitError, PeerError
 from potsherd.node import lease_records, records
 from potsherd.node.audit.records import Accusation, BadEncodingPut, RepairAsk, RepairState
+from potsherd.node.churn import ChurnQuery, ChurnSeen
 from potsherd.node.records import (
     NONCE_BYTES,
     PAYLOAD_MAX,
@@ -243,6 +244,13 @@ class Peer:
         if len(ages) != len(nodes):
             raise PeerError("the peer answered about another number of nodes")
         return list(ages)
+
+    async def churn(self, nodes: Sequence[bytes]) -> ChurnSeen:
+        """What the peer has seen of coming and going, and how much those nodes (up to NODES_MAX) are there."""
+        seen = (await self._caller.call(Methods.CHURN, ChurnQuery(tuple(nodes)))).body
+        if len(seen.availability) != len(nodes):
+            raise PeerError("the peer answered about another number of nodes")
+        return seen
 
     async def claim(self, claim: bytes) -> bytes:
         """Tell of a signed RepairClaim of our own; the one that stands there now, empty if none. Unverified."""

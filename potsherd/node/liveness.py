@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from potsherd.node.churn import AVAILABILITY_WHOLE, ChurnCounts, ChurnSeen, typical
 from potsherd.node.habits import Habits, LossPolicy
 from potsherd.ports import Address
 
@@ -136,6 +137,7 @@ class PeerTable:
         self._vanished: deque[tuple[float, bytes]] = deque()
         self._advanced: float | None = None
         self._isolated = False
+        self._watched_s, self._gone, self._returned = 0.0, 0, 0
 
     # who is watched
 
@@ -202,6 +204,8 @@ class PeerTable:
         news = peer.away or not peer.answered
         if peer.away and peer.answered:
             peer.habits.returned(peer.silent_s, utc)
+            self._returned += peer.silent_s >= self._loss.floor_s
+            self._gone -= peer.gone  # the shards are back
         peer.seen = peer.asked = now
         peer.seen_utc = utc
         peer.answered = True
@@ -242,7 +246,9 @@ class PeerTable:
             return False
         peer.vouched_s, peer.frozen_s = upto, 0.0
         peer.missed_s = min(peer.missed_s, age_s)
-        peer.gone = peer.gone and self._is_lost(peer, urgent=False)
+        back = peer.gone and not self._is_lost(peer, urgent=False)
+        peer.gone = peer.gone and not back
+        self._gone -= back and peer.answered
         return True
 
     def audited(self, key: bytes, passed: bool) -> None:
@@ -278,6 +284,7 @@ class PeerTable:
         for peer in self._peers.values():
             if peer.answered:
                 peer.habits.observed_s += elapsed
+                self._watched_s += 0.0 if peer.gone else elapsed
             if peer.fails:
                 self._count_silence(peer, elapsed, utc)
                 changed |= self._note_gone(peer)
@@ -333,6 +340,7 @@ class PeerTable:
         if peer.gone or not self._is_lost(peer, urgent=False):
             return False
         peer.gone = True
+        self._gone += peer.answered
         return True
 
     def _is_lost(self, peer: Watched, *, urgent: bool) -> bool:
@@ -362,6 +370,42 @@ class PeerTable:
         if not recent and not others:
             return bool(self._peers) and all(p.away for p in self._peers.values())
         return reached < self._freeze.reach_share * expected
+
+    # what is counted
+
+    @property
+    def churn(self) -> ChurnCounts:
+        """What has been seen of coming and going."""
+        return ChurnCounts(int(self._watched_s), max(0, self._gone), self._returned)
+
+    def go_on(self, counts: ChurnCounts) -> None:
+        """Go on counting from what was written down before a restart."""
+        self._watched_s, self._gone = float(counts.watched), counts.gone
+        self._returned = counts.returned
+
+    def report(self, nodes: Sequence[bytes], utc: float, round_s: float) -> ChurnSeen:
+        """For others; after silence long enough it takes half a round of repair until it is looked at."""
+        counts = self.churn
+        return ChurnSeen(
+            counts.watched,
+            counts.gone,
+            counts.returned,
+            max(1, int(self.noticed_s(utc) + round_s / 2)),
+            tuple(self._thousandths(key) for key in nodes),
+        )
+
+    def _thousandths(self, key: bytes) -> int | None:
+        peer = self._peers.get(key)
+        if peer is None or not peer.answered:
+            return None
+        return int(AVAILABILITY_WHOLE * peer.habits.overall())
+
+    def noticed_s(self, utc: float) -> float:
+        """Silence after which a peer is given up: the median over those that are watched."""
+        week = int(utc // WEEK_S)
+        known = [p.habits for p in self._peers.values() if p.answered and not p.gone]
+        patience = [int(habits.patience_s(self._loss, week)) for habits in known]
+        return float(typical(patience) or self._loss.prior_s)
 
     # who is asked
 

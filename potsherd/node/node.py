@@ -29,6 +29,7 @@ from potsherd.errors import (
     UsageError,
 )
 from potsherd.node.announcer import Announcer, AnnouncerStatistics
+from potsherd.node.churn import ChurnSeen
 from potsherd.node.expiry import ExpiryStatistics
 from potsherd.node.leaving import Leaving
 from potsherd.node.liveness import PeerCounts, PeerTable
@@ -521,6 +522,10 @@ class Node:
     def caretaker(self) -> Upkeep:
         """See `Neighbours.caretaker`."""
         return self._upkeep
+
+    def churn_seen(self, nodes: Sequence[bytes]) -> ChurnSeen:
+        """See `Neighbours.churn_seen`."""
+        return self.peers.report(nodes, self.env.utc(), self.settings.repair.round_s)
 
     def _holders_changed(self) -> None:
         self._announcer.holders_changed()

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from potsherd.errors import PotsherdError
+from potsherd.node.churn import ChurnCounts
 from potsherd.node.liveness import PeerTable
 from potsherd.node.liveness_state import PeerState, state_of, watched_of
 from potsherd.node.store.care import Care
@@ -134,6 +135,7 @@ class PeerBook:
         self._care = care
         self._interval_s = interval_s
         self._written: dict[bytes, bytes] = {}
+        self._counts = b""
 
     async def load(self) -> None:
         """Go on with what was known before the restart. Raises StorageError."""
@@ -146,6 +148,9 @@ class PeerBook:
                 continue
             self._table.restore(key, peer)
             self._written[key] = data
+        self._counts = await self._care.churn()
+        if self._counts:
+            self._table.go_on(ChurnCounts.decode(self._counts))
 
     async def save_new(self) -> None:
         """Write down who has come to be known since: a crash must not forget where they are."""
@@ -164,3 +169,7 @@ class PeerBook:
         await self._care.keep_watched(changed)
         await self._care.forget_watched([key for key in self._written if key not in states])
         self._written = states
+        counts = self._table.churn.encode()
+        if counts != self._counts:
+            await self._care.keep_churn(counts)
+            self._counts = counts

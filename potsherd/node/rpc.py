@@ -22,7 +22,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from potsherd import errors
 from potsherd.errors import LimitError, MalformedError, PeerError, PotsherdError
-from potsherd.node import lease_records, records
+from potsherd.node import churn, lease_records, records
 from potsherd.node.audit import records as audit_records
 from potsherd.node.payloads import PayloadBuffers
 from potsherd.node.records import PAYLOAD_MAX, Failure
@@ -138,6 +138,7 @@ class Methods:
         22, "bad-encoding", audit_records.BadEncodingPut, records.Done, sends=True
     )
     REPAIR = Method(23, "repair", audit_records.RepairAsk, audit_records.RepairStates)
+    CHURN = Method(40, "churn", churn.ChurnQuery, churn.ChurnSeen)
     EXTEND = Method(32, "extend", lease_records.ExtensionPut, records.Done)
     WITHDRAW = Method(33, "withdraw", lease_records.WithdrawalPut, lease_records.WithdrawalTaken)
     HOLDER_OPEN = Method(35, "holder-open", records.HolderOpen, records.Staged)

@@ -31,6 +31,7 @@ from potsherd.errors import (
 )
 from potsherd.node import lease_exchange, lease_records, records
 from potsherd.node.audit import requests
+from potsherd.node.churn import ChurnQuery, ChurnSeen
 from potsherd.node.client import Admit
 from potsherd.node.membrane import charge_of
 from potsherd.node.payloads import PayloadBuffers
@@ -78,6 +79,9 @@ class Neighbours(Protocol):
 
     async def announce_asked(self, held: Sequence[Held]) -> int:
         """Announce and say how many record keepers took it, at least."""
+
+    def churn_seen(self, nodes: Sequence[bytes]) -> ChurnSeen:
+        """What this node has seen of coming and going, and how much those nodes are there."""
 
     @property
     def caretaker(self) -> requests.Caretaker:
@@ -250,6 +254,7 @@ class _Connection:
             Methods.MERGE_ROSTER.number: self._merge_roster,
             Methods.ROSTER_DIGESTS.number: self._roster_digests,
             Methods.CONFIRM.number: self._confirm,
+            Methods.CHURN.number: self._churn,
             Methods.LEASE_PUT.number: self._lease_put,
             Methods.LEASES.number: self._leases,
             Methods.EXTEND.number: self._extend,
@@ -498,6 +503,10 @@ class _Connection:
     async def _confirm(self, request: Request) -> Answer:
         body = records.Confirm.decode(request.body)
         return records.Receipt(await self._rosters.confirm(body.entry)), ()
+
+    async def _churn(self, request: Request) -> Answer:
+        nodes = ChurnQuery.decode(request.body).nodes
+        return self._server.neighbours.churn_seen(nodes), ()
 
     async def _lease_put(self, request: Request) -> Answer:
         body = records.LeasePut.decode(request.body)

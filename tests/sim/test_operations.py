@@ -63,6 +63,11 @@ def test_stored_listed_read_and_examined_with_holders_gone(tmp_path: Path) -> No
         outlook = found.forecast
         assert outlook is not None and outlook.survives == 5
         assert 0 < outlook.low <= outlook.probability <= outlook.high <= 1
+        about, survives, assumes = outlook.clauses()
+        assert about.endswith(")") and " this year (between " in about
+        assert survives == "survives 5 more machines gone"
+        assert "fail independently" in assumes or "leave independently" in assumes
+        assert "a guess: holders have watched for 0.0 machine-years" in assumes, "they were asked"
         assert len({s.key for s in found.health.segments[0].shards}) == 9
         for shard in found.health.segments[0].shards:
             if shard.index < 4 and town.keys[shard.key] != 0:  # not the bootstrap node

@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS watched(key BLOB PRIMARY KEY, state BLOB NOT NULL) WI
 CREATE TABLE IF NOT EXISTS doubts(
   segment_id BLOB NOT NULL, node BLOB NOT NULL, counter INTEGER NOT NULL, reason INTEGER NOT NULL,
   date INTEGER NOT NULL, evidence BLOB NOT NULL, PRIMARY KEY(segment_id, node)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS churn(id INTEGER PRIMARY KEY CHECK(id = 0), counts BLOB NOT NULL);
 """
 
 
@@ -51,6 +52,16 @@ class Care:
     async def forget_watched(self, keys: Sequence[bytes]) -> None:
         """Forget some peers."""
         await self._many("DELETE FROM watched WHERE key = ?", [(key,) for key in keys])
+
+    async def churn(self) -> bytes:
+        """What was counted of coming and going; empty when nothing was written down."""
+        sql = "SELECT counts FROM churn"
+        row = await self._index.read(lambda c: c.execute(sql).fetchone())
+        return bytes(row[0]) if row else b""
+
+    async def keep_churn(self, counts: bytes) -> None:
+        """Write it down."""
+        await self._many("INSERT OR REPLACE INTO churn VALUES(0, ?)", [(counts,)])
 
     async def doubts(self) -> list[tuple[bytes, bytes, int, int, int]]:
         """(segment id, node key, counter, reason, date) of every entry in doubt, the oldest first."""

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from potsherd.simulations.validation.contents import page
 
 if __name__ == "__main__":
-    sys.stdout.write(page())
+    parser = argparse.ArgumentParser(
+        prog="python -m potsherd.simulations.validation", description=__doc__
+    )
+    parser.add_argument(
+        "--towns",
+        type=int,
+        default=0,
+        help="virtual towns of real nodes to play beside the engine; some CPU-minutes each",
+    )
+    given = parser.parse_args()
+    sys.stdout.write(page(towns=given.towns))

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from potsherd.simulations.montecarlo.replicates import engines
-from potsherd.simulations.validation import closed, codex, pkarr, sampled, storj, tahoe
+from potsherd.simulations.montecarlo.replicates import Engine, engines
+from potsherd.simulations.validation import (
+    calibration,
+    closed,
+    codex,
+    figures,
+    pkarr,
+    sampled,
+    storj,
+    tahoe,
+)
 from potsherd.simulations.validation.page import Table
 
 __all__ = ["exact_tables", "page", "sampled_tables"]
 
 HEAD = """# Validation: our models beside published tables and each other
 
-Made by `python -m potsherd.simulations.validation > docs/validation.md`; do not edit.
-The same comparisons are tests (`tests/unit/simulations/test_validation.py`), so that a number here cannot drift from
-the code.
+Made by `python -m potsherd.simulations.validation --towns 3 > docs/validation.md`; do not edit.
+The same comparisons are tests (`tests/unit/simulations/`), so that a number here cannot drift from the code.
+Real nodes on sockets, TLS and disks beside the same nodes in virtual time: `tests/loopback/test_world_and_loopback.py`.
 """
 
 
@@ -24,15 +33,21 @@ def exact_tables() -> list[Table]:
         *codex.tables(),
         *tahoe.tables(),
         *pkarr.tables(),
+        *figures.tables(),
     ]
 
 
 def sampled_tables() -> list[Table]:
-    """Those that need sampling: half a minute with the compiled engine, several without."""
-    return sampled.tables("compiled" if "compiled" in engines() else "numpy")
+    """Those that need sampling: two minutes with the compiled engine, several without."""
+    engine: Engine = "compiled" if "compiled" in engines() else "numpy"
+    return [*sampled.tables(engine), *calibration.tables()]
 
 
-def page() -> str:
-    """docs/validation.md."""
+def page(*, towns: int = 0) -> str:
+    """docs/validation.md; with so many virtual towns."""
     tables = [*exact_tables(), *sampled_tables()]
+    if towns:
+        from potsherd.simulations.validation.common_ground import tables as played
+
+        tables += played(towns)
     return "\n".join([HEAD, *(table.markdown() for table in tables)])

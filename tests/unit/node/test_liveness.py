@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potsherd.errors import MalformedError
+from potsherd.node.churn import ChurnCounts, ChurnSeen
 from potsherd.node.habits import ABSENCES_MAX, COUNT_MAX, Habits, LossPolicy, hour_of_week
 from potsherd.node.liveness import HEARSAY_FACTOR, FreezePolicy, PeerTable
 from potsherd.node.liveness_state import PeerState, state_of, watched_of
@@ -390,3 +391,71 @@ def test_whatever_happens_the_rules_hold(seed: int) -> None:
             lost = life.table.lost(k, urgent=True)
             assert not lost or not peer.answered or peer.silent_s >= floor
             assert not lost or not life.table.alive(k, life.now)
+
+
+# --- what is counted for forecasts ----------------------------------------------------------------
+
+
+def dead_from(start: float) -> Up:
+    return lambda t: t < start
+
+
+def test_coming_and_going_is_counted() -> None:
+    """Six servers for 60 days; one dies on day 30, one is away for three days."""
+
+    def three_days_away(t: float) -> bool:
+        return not 20 * DAY <= t < 23 * DAY
+
+    life = Life([always] * 4 + [dead_from(30 * DAY), three_days_away])
+    life.until(60 * DAY)
+    counts = life.table.churn
+    assert counts.gone == 1
+    assert counts.returned == 1, "three days are longer than the least that gives somebody up"
+    years = counts.watched / (365.25 * DAY)
+    assert years == pytest.approx((5 * 60 + 31) / 365.25, rel=0.02), (
+        "the dead one until it was given up"
+    )
+
+
+def test_short_absences_are_not_counted_as_returns() -> None:
+    life = Life([always] * 4 + [lambda t: t % DAY > 5 * HOUR])
+    life.until(20 * DAY)
+    assert (life.table.churn.gone, life.table.churn.returned) == (0, 0)
+
+
+def test_who_comes_back_after_all_has_not_left() -> None:
+    life = Life([always] * 4 + [lambda t: not 30 * DAY <= t < 40 * DAY])
+    life.until(35 * DAY)
+    assert life.table.churn.gone == 1
+    life.until(45 * DAY)
+    assert (life.table.churn.gone, life.table.churn.returned) == (0, 1)
+
+
+def test_counting_goes_on_after_a_restart_and_when_peers_are_forgotten() -> None:
+    life = Life([always] * 4 + [dead_from(30 * DAY)])
+    life.until(50 * DAY)
+    before = life.table.churn
+    life.table.keep_only([key(0)])
+    assert life.table.churn == before
+    again = Life([always] * 3)
+    again.table.go_on(ChurnCounts.decode(before.encode()))
+    again.until(10 * DAY)
+    after = again.table.churn
+    assert after.gone == before.gone == 1
+    assert after.watched - before.watched == pytest.approx(30 * DAY, rel=0.02)
+
+
+def test_a_report_names_availabilities_and_how_soon_loss_is_noticed() -> None:
+    life = Life([always] * 4 + [office_hours])
+    life.until(1 * DAY)
+    fresh = life.table.report([], MONDAY + life.now, HOUR)
+    assert fresh.noticed == pytest.approx(13.5 * DAY, rel=0.1), "the prior counts at first"
+    life.until(28 * DAY)
+    nodes = [key(0), key(4), key(99)]
+    found = life.table.report(nodes, MONDAY + life.now, HOUR)
+    assert found.noticed == pytest.approx(18.5 * HOUR, rel=0.02)
+    there, sometimes, unknown = found.availability
+    assert there is not None and there > 990
+    assert sometimes is not None and 200 < sometimes < 350
+    assert unknown is None
+    assert ChurnSeen.decode(found.encode()) == found

@@ -42,5 +42,7 @@ def test_all_sets(engine: Engine) -> None:
 @pytest.mark.nightly
 def test_tables_of_the_page_hold_what_they_say() -> None:
     for table in sampled_tables():
+        if "inside" not in table.columns:  # calibration: test_calibration.py
+            continue
         inside = [row[table.columns.index("inside")] for row in table.rows]
         assert inside.count("yes") >= 0.85 * len(inside)

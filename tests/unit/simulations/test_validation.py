@@ -9,7 +9,7 @@ import pytest
 
 from potsherd.durability import Chain
 from potsherd.durability.formulas import replicas_alive
-from potsherd.simulations.validation import closed, codex, pkarr, storj, tahoe
+from potsherd.simulations.validation import closed, codex, figures, pkarr, storj, tahoe
 from potsherd.simulations.validation.contents import exact_tables
 from potsherd.simulations.validation.page import closeness, factor, number
 
@@ -107,6 +107,21 @@ def test_pkarr_is_nearly_independent_replicas() -> None:
             if share is not None and one is not None:
                 ours = 100 * replicas_alive(one / 100, replicas)
                 assert ours == pytest.approx(share, abs=pkarr.TOLERANCE[replicas])
+
+
+@pytest.mark.parametrize("figure", figures.FIGURES, ids=lambda figure: figure.what[:24])
+def test_single_figures_are_reproduced(figure: figures.Figure) -> None:
+    assert figure.ours == pytest.approx(figure.printed, rel=figure.tolerance)
+
+
+def test_pkarr_needs_seventeen_nodes_every_thirty_hours() -> None:
+    alive = pkarr.one_alive(30.0)
+    assert replicas_alive(alive, 17) >= pkarr.TARGET > replicas_alive(alive, 16)
+    for hours, share in zip(pkarr.HOURS, pkarr.PRINTED[1], strict=True):
+        assert share is not None
+        assert 100 * pkarr.one_alive(hours) == pytest.approx(share)
+    # Printed are 5; independent replicas of all ages reach the target with 4.
+    assert pkarr.kept_up(4, 17.7) >= pkarr.TARGET > pkarr.kept_up(3, 17.7)
 
 
 def test_every_table_is_on_the_page(checkout: Path) -> None:

@@ -1,0 +1,63 @@
+"""What a node has seen of coming and going: counts for the forecast of those who ask (docs/spec/node-protocol.md).
+
+The counts are of peers that share segments with this node, in observed time (docs/design/liveness.md): time in
+which it was running and reached them. They outlive restarts and the peers themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from potsherd.wire import Bytes, ListOf, Opt, Record, Uint
+
+__all__ = ["AVAILABILITY_WHOLE", "NODES_MAX", "ChurnCounts", "ChurnQuery", "ChurnSeen", "typical"]
+
+NODES_MAX = 255
+"""Nodes whose availability is asked for at a time."""
+AVAILABILITY_WHOLE = 1000
+"""An availability of 1 on the wire."""
+COUNT_MAX = 2**48 - 1
+SECONDS_MAX = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class ChurnCounts(Record):
+    """Sums since the node exists."""
+
+    SIZE_MAX: ClassVar[int] = 64
+    watched: Annotated[int, Uint(COUNT_MAX)] = 0
+    """Observed seconds, of all peers together, while they were not given up."""
+    gone: Annotated[int, Uint(COUNT_MAX)] = 0
+    """Peers given up that have not come back."""
+    returned: Annotated[int, Uint(COUNT_MAX)] = 0
+    """Absences long enough that a peer may be given up, after which it came back."""
+
+
+@dataclass(frozen=True)
+class ChurnQuery(Record):
+    """What have you seen of coming and going, and how much are these nodes there?"""
+
+    SIZE_MAX: ClassVar[int] = 12 * 1024
+    nodes: Annotated[tuple[bytes, ...], ListOf(Bytes(32), max=NODES_MAX)]
+
+
+@dataclass(frozen=True)
+class ChurnSeen(Record):
+    """The answer; availabilities in the order asked for, in thousandths, nil where the node is not known."""
+
+    SIZE_MAX: ClassVar[int] = 1280
+    watched: Annotated[int, Uint(COUNT_MAX)]
+    gone: Annotated[int, Uint(COUNT_MAX)]
+    returned: Annotated[int, Uint(COUNT_MAX)]
+    noticed: Annotated[int, Uint(SECONDS_MAX, 1)]
+    """Seconds from a peer's silence until its shards are made anew, transfer not counted: the median over peers."""
+    availability: Annotated[
+        tuple[int | None, ...], ListOf(Opt(Uint(AVAILABILITY_WHOLE)), max=NODES_MAX)
+    ]
+
+
+def typical(values: Sequence[int]) -> int:
+    """The lower median: a minority of liars does not move it beyond what others said. 0 of none."""
+    return sorted(values)[(len(values) - 1) // 2] if values else 0
