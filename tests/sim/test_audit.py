@@ -166,6 +166,23 @@ def rot(town: RepairTown, number: int, offsets: Sequence[int]) -> None:
         disk.rot(path, offset, 1)
 
 
+def test_a_file_that_has_vanished_is_given_up_at_once_and_rebuilt_elsewhere() -> None:
+    async def scenario(town: RepairTown) -> None:
+        made, holders = await town.placed(5 * 3 * CELL, r=7)
+        await asyncio.sleep(HOUR)
+        disk = town.world.env(town.name(holders[0])).disk
+        ((path, _, _),) = list(disk.walk("shards"))
+        disk.remove(path)
+        await asyncio.sleep(1.5 * HOUR)
+        print(town.journal())
+        assert sorted(await town.holdings(made)) == list(range(7))
+        await town.check(made)
+        dropped = await town.nodes[holders[0]].store.dropped()
+        assert [(d.index, d.reason) for d in dropped] == [(0, "lost")]
+
+    in_repair_town(9, scenario, settings=audited(scrub_round_s=1800.0))
+
+
 def test_own_rot_is_found_said_and_mended_from_k_others() -> None:
     """Cells, leaf hashes, and both at once, on three holders."""
 
