@@ -198,6 +198,30 @@ def test_damage_that_cannot_be_mended_yet_is_said_and_not_served() -> None:
     in_repair_town(8, scenario, settings=audited(scrub_round_s=1800.0))
 
 
+def test_a_scrub_goes_on_after_a_restart_where_it_was() -> None:
+    """Four shards of 50 rows at 2,000 bytes a second: a round takes 55 minutes."""
+
+    async def scenario(town: RepairTown) -> None:
+        for rows in (50, 51, 52, 53):
+            await town.placed(rows * 3 * CELL, n=4, r=3)
+        await asyncio.sleep(2000)
+        before = town.nodes[2].status().upkeep.auditing.scrub
+        assert before.began
+        assert before.bytes > 60 * CELL, "more than one shard is done"
+        town.kill(2)
+        node = await town.restart(2)
+        after = node.status().upkeep.auditing.scrub
+        assert after.began == before.began
+        assert after.bytes > 49 * CELL, "what was done is not done again"
+        await asyncio.sleep(HOUR)
+        done = node.status().upkeep.auditing.scrub
+        assert done.finished
+        assert done.bytes == (50 + 51 + 52 + 53) * CELL
+        assert done.finished - before.began < 5000
+
+    in_repair_town(4, scenario, settings=audited(scrub_bytes_per_s=2000.0))
+
+
 def test_a_file_that_has_vanished_is_given_up_at_once_and_rebuilt_elsewhere() -> None:
     async def scenario(town: RepairTown) -> None:
         made, holders = await town.placed(5 * 3 * CELL, r=7)
