@@ -17,7 +17,6 @@ __all__ = ["repair", "why"]
 
 SHOWN_MAX = 20
 """Segments and log lines that text shows; JSON has all."""
-STATE_NAMES = ("whole", "waiting", "running", "stuck")
 
 
 def repair(
@@ -34,12 +33,13 @@ def repair(
     """
     from potsherd.cli.retrieve import health_lines, raise_for, segment_rows
     from potsherd.errors import PartlyDone
+    from potsherd.node.audit.records import STATES
 
     command = begin(as_json, network=network)
     found = resolved(command, name)
     report = run(_repair(command, found, network, wait=wait))
     rows = [
-        {**row, "repair": STATE_NAMES[told.state], "reason": told.reason}
+        {**row, "repair": STATES[told.state], "reason": told.reason}
         for row, told in zip(segment_rows(report.health), report.segments, strict=True)
     ]
     lines = [*health_lines(report.health), *_reasons(report)]

@@ -43,6 +43,8 @@ class SegmentRepair:
     """Indices that holders do not count as lost, by the one that counts fewest."""
     reason: str
     """What is in the way, as most holders say; empty when nothing is."""
+    rows: int = 0
+    """Rows sent by who repairs: that it gets on."""
 
 
 @dataclass(frozen=True)
@@ -137,4 +139,5 @@ def _sum_up(name: SegmentRef, states: Sequence[RepairState]) -> SegmentRepair:
     state = next(s for s in (RUNNING, WAITING, STUCK, WHOLE) if by_state[s])
     reasons = Counter(s.reason for s in states if s.state == state and s.reason)
     reason = reasons.most_common(1)[0][0] if reasons else ""
-    return SegmentRepair(name.segment_id, state, min(s.distinct for s in states), reason)
+    distinct, rows = min(s.distinct for s in states), max(s.rows or 0 for s in states)
+    return SegmentRepair(name.segment_id, state, distinct, reason, rows)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from repair_town import HOUR, RepairTown, in_repair_town
 
 from potsherd.errors import IntegrityError, PotsherdError, RefusedError
@@ -164,6 +165,78 @@ def rot(town: RepairTown, number: int, offsets: Sequence[int]) -> None:
     ((path, _, _),) = list(town.world.env(town.name(number)).disk.walk("shards"))
     for offset in offsets:
         disk.rot(path, offset, 1)
+
+
+def test_damage_that_cannot_be_mended_yet_is_said_and_not_served() -> None:
+    async def scenario(town: RepairTown) -> None:
+        made, holders = await town.placed(5 * 3 * CELL, r=3)
+        await asyncio.sleep(HOUR)
+        others = [holders[index] for index in range(2, 7)]
+        for number in others:
+            town.kill(number)
+        rot(town, holders[0], [2 * CELL + 1])
+        await asyncio.sleep(HOUR)
+        for _ in range(2):
+            node = town.nodes[holders[0]]
+            assert node.status().upkeep.auditing.scrub.damaged == 1
+            assert [t.kind for t in node.troubles.all() if t.now] == ["rot"]
+            async with await town.session() as session:
+                peer = await session.peer(node.identity.key, node.address)
+                await peer.read(made.segment_id, 0, [(1, 1)])
+                await asyncio.sleep(120)
+                with pytest.raises(IntegrityError, match="damaged here"):
+                    await peer.read(made.segment_id, 0, [(1, 2)])
+            town.kill(holders[0])
+            await town.restart(holders[0])
+        for number in others:
+            await town.restart(number)
+        await asyncio.sleep(2 * HOUR)
+        print(town.journal())
+        await town.check(made)
+        assert not town.nodes[holders[0]].status().upkeep.auditing.scrub.damaged
+
+    in_repair_town(8, scenario, settings=audited(scrub_round_s=1800.0))
+
+
+def test_a_scrub_goes_on_after_a_restart_where_it_was() -> None:
+    """Four shards of 50 rows at 2,000 bytes a second: a round takes 55 minutes."""
+
+    async def scenario(town: RepairTown) -> None:
+        for rows in (50, 51, 52, 53):
+            await town.placed(rows * 3 * CELL, n=4, r=3)
+        await asyncio.sleep(2000)
+        before = town.nodes[2].status().upkeep.auditing.scrub
+        assert before.began
+        assert before.bytes > 60 * CELL, "more than one shard is done"
+        town.kill(2)
+        node = await town.restart(2)
+        after = node.status().upkeep.auditing.scrub
+        assert after.began == before.began
+        assert after.bytes > 49 * CELL, "what was done is not done again"
+        await asyncio.sleep(HOUR)
+        done = node.status().upkeep.auditing.scrub
+        assert done.finished
+        assert done.bytes == (50 + 51 + 52 + 53) * CELL
+        assert done.finished - before.began < 5000
+
+    in_repair_town(4, scenario, settings=audited(scrub_bytes_per_s=2000.0))
+
+
+def test_a_file_that_has_vanished_is_given_up_at_once_and_rebuilt_elsewhere() -> None:
+    async def scenario(town: RepairTown) -> None:
+        made, holders = await town.placed(5 * 3 * CELL, r=7)
+        await asyncio.sleep(HOUR)
+        disk = town.world.env(town.name(holders[0])).disk
+        ((path, _, _),) = list(disk.walk("shards"))
+        disk.remove(path)
+        await asyncio.sleep(1.5 * HOUR)
+        print(town.journal())
+        assert sorted(await town.holdings(made)) == list(range(7))
+        await town.check(made)
+        dropped = await town.nodes[holders[0]].store.dropped()
+        assert [(d.index, d.reason) for d in dropped] == [(0, "lost")]
+
+    in_repair_town(9, scenario, settings=audited(scrub_round_s=1800.0))
 
 
 def test_own_rot_is_found_said_and_mended_from_k_others() -> None:

@@ -18,7 +18,7 @@ from potsherd.node.repair.claiming import Gossip
 from potsherd.node.repair.doubts import Doubts
 from potsherd.node.repair.journal import Journal
 from potsherd.node.repair.limiter import Limiter
-from potsherd.node.repair.view import View
+from potsherd.node.repair.view import Seen, View
 from potsherd.node.rosters import Rosters
 from potsherd.node.session import Session
 from potsherd.node.store import Held, ShardStore
@@ -79,6 +79,7 @@ class Auditing:
             troubles,
             settings=settings,
             renew=self._renew,
+            give_up=self._give_up,
         )
         self.accusations = Accusations(
             env,
@@ -121,8 +122,16 @@ class Auditing:
         """Say anew that we hold our shard: who had found it wrong looks again."""
         signed = await self._rosters.sign(held.segment_id, held.index)
         await self._store.merge_roster(held.segment_id, [signed])
-        seen = await self._view.look(held)
+        await self._tell_all(held, await self._view.look(held), signed)
 
+    async def _give_up(self, held: Held, why: str) -> None:
+        """Our shard is lost: a release, so that nobody waits for a time-out."""
+        seen = await self._view.look(held)
+        signed = await self._rosters.sign(held.segment_id, held.index, held=False)
+        await self._store.drop(held.segment_id, "lost", why)
+        await self._tell_all(held, seen, signed)
+
+    async def _tell_all(self, held: Held, seen: Seen, signed: bytes) -> None:
         async def tell(node: bytes) -> None:
             peer = await self._dial(node, held.descriptor.placement_key)
             await peer.merge_roster(held.segment_id, [(signed, None)])

@@ -13,6 +13,7 @@ __all__ = [
     "EVIDENCE_MAX",
     "PROOF_DATES_MAX",
     "REASON_MAX",
+    "STATES",
     "Accusation",
     "BadEncoding",
     "BadEncodingPut",

@@ -19,6 +19,7 @@ from potsherd.node.repair.journal import Journal
 from potsherd.node.repair.limiter import Limiter
 from potsherd.node.store import Held, ShardStore
 from potsherd.node.store.audits import DAMAGED_MAX, ScrubRow
+from potsherd.node.store.inspection import ShardVanished
 from potsherd.node.troubles import Kind, Troubles
 from potsherd.ports import Env
 
@@ -78,8 +79,11 @@ class Scrubber:
         *,
         settings: AuditSettings,
         renew: Callable[[Held], Awaitable[None]],
+        give_up: Callable[[Held, str], Awaitable[None]],
     ) -> None:
-        """`renew(held)` signs anew that the shard is held, and tells the other holders."""
+        """`renew(held)` signs anew that the shard is held, and tells the other holders; `give_up(held, why)`
+        lets go of it, and tells them that."""
+        self._give_up = give_up
         self._env = env
         self._store = store
         self._mender = mender
@@ -194,9 +198,20 @@ class Scrubber:
                     await self._passed(first + count, count * d.cell_size, step)
         except NotFoundError:
             return []  # released meanwhile
+        except ShardVanished as error:
+            await self._vanished(held, error)
+            return []
         if bad:
             await self._damaged(held, frozenset(bad))
         return bad
+
+    async def _vanished(self, held: Held, error: ShardVanished) -> None:
+        """Nothing is left to mend: others are told now, and rebuild it like any other loss."""
+        if await self._store.held(held.segment_id) is None:
+            return
+        self._note(held, f"our shard of index {held.index} is lost: {error}")
+        await self._give_up(held, str(error))
+        await self._whole(held.segment_id)
 
     async def _passed(self, row: int, size: int, step: int) -> None:
         self._state = self._state._replace(row=row, bytes=self._state.bytes + size)

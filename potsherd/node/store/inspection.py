@@ -20,7 +20,7 @@ from potsherd.node.store.intake import ROW_PAGES
 from potsherd.node.store.segments import Segment
 from potsherd.ports import Buffer, Disk, Env
 
-__all__ = ["Inspection"]
+__all__ = ["Inspection", "ShardVanished"]
 
 T = TypeVar("T")
 PORTION_CELLS = 32
@@ -28,6 +28,10 @@ PORTION_CELLS = 32
 
 Row = Callable[[bytes], Awaitable[Segment | None]]
 Own = Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]]
+
+
+class ShardVanished(StorageError):  # noqa: N818 (names what happened)
+    """The file of a shard is not there any more."""
 
 
 class Inspection:
@@ -47,6 +51,7 @@ class Inspection:
         """(leaf hashes that lead to the shard root, whether the stored ones had to be written anew).
 
         None: neither the stored leaves nor the cells as a whole lead there, so every cell is suspect.
+        Raises ShardVanished when there is no file.
         """
         row = await self._require(segment_id)
         if row.allocated is None:
@@ -134,6 +139,10 @@ def _small_leaves(data: bytes, row: Segment) -> bytes | None:
 def _stored_leaves(disk: Disk, row: Segment) -> bytes | None:
     try:
         leaves = files.read_leaves(disk, files.shard_path(row.segment_id), row.size)
+    except NotFoundError:
+        raise ShardVanished(
+            f"the file of segment {row.segment_id.hex()[:12]} has vanished"
+        ) from None
     except StorageError:
         return None
     return leaves if MerkleTree(leaves).root == _root(row) else None
