@@ -21,7 +21,7 @@ __all__ = ["Voyage", "main", "sail"]
 NODES, WAVE, WAVES = 20, 5, 4
 HEALED_WITHIN_S = 180.0
 """Seconds from the killing until `verify` must be content again."""
-LOOK_S = 2.0
+LOOK_S = 3.0
 """Seconds between two looks at the pieces."""
 NAME = "recordings"
 
