@@ -20,7 +20,7 @@ def test_half_of_a_small_network_goes_at_once_and_then_the_other_half(
 ) -> None:
     """Three of six nodes, up to three of five pieces: the k that are left rebuild the others, twice."""
     voyage = Voyage(tmp_path, nodes=6, wave=3)
-    assert voyage.sail(2, ("--k", "2", "--n", "5"))
+    assert voyage.sail(2, ("--k", "2", "--n", "5", "--r", "5"))
     out = capfd.readouterr().out
     assert len(voyage.crew) == 6
     killed = re.findall(r"^killed: ([\d, ]+)$", out, flags=re.M)
