@@ -264,6 +264,6 @@ def repaired(bench: Bench, at: str, dead: int) -> list[str]:
 @pytest.mark.timeout(3000)
 def test_repairing_and_trimming(bench: Bench) -> None:
     steps = repaired(bench, "", 1)
-    for number, at in enumerate(some(moments(steps[:40]), 5)):
+    for number, at in enumerate(some(moments(steps[:40]), 6)):
         print(at)
         repaired(bench, at, 1 + number % 3)
