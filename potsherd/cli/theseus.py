@@ -1,8 +1,9 @@
 """The ship of Theseus (`make theseus`): every node that a dataset was stored on is replaced, and it is still there.
 
 Four times the five oldest nodes of twenty are killed and five new ones join.  Nobody repairs anything: the
-nodes that are left notice, rebuild what the dead have kept, and bring it to others.  Everything lies in a
-temporary folder and is gone afterwards.
+nodes that are left notice, rebuild what the dead have kept, and bring it to others.  A wave takes five of nine
+pieces at most, and any four suffice; repair starts at the first loss (`--r 9`), so that the next wave meets nine
+again.  Everything lies in a temporary folder and is gone afterwards.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from potsherd.cli.demo import Terminal, differences, make_dataset, say
 __all__ = ["Voyage", "main", "sail"]
 
 NODES, WAVE, WAVES = 20, 5, 4
-HEALED_WITHIN_S = 180.0
+CODE = ("--k", "4", "--n", "9", "--r", "9")
+HEALED_WITHIN_S = 300.0
 """Seconds from the killing until `verify` must be content again."""
-LOOK_S = 2.0
+LOOK_S = 3.0
 """Seconds between two looks at the pieces."""
 NAME = "recordings"
 
@@ -36,7 +38,7 @@ class Voyage:
         self.crew: set[str] = set()
         """Keys of the nodes with which it began."""
 
-    def sail(self, waves: int, code: tuple[str, ...] = ()) -> bool:
+    def sail(self, waves: int, code: tuple[str, ...]) -> bool:
         """The whole story; whether no node of the first ones runs and the data came back whole."""
         make_dataset(self.folder / NAME)
         with self.terminal.lab(self._nodes, "--fast"):
@@ -64,17 +66,15 @@ class Voyage:
     async def _look_on(self) -> None:
         """Shows every change; ends when `verify` exits with 0, or when it has taken too long."""
         loop = asyncio.get_running_loop()
-        start, last, content = loop.time(), "", False
+        start, last = loop.time(), ""
         while loop.time() - start < HEALED_WITHIN_S:
             code, rows = self.terminal.look("verify", NAME)
             text = self._pieces(code, rows)
             if text != last:
                 say(f"  {loop.time() - start:5.0f} s   {text}")
                 last = text
-            if code == 0 and content:
+            if code == 0:
                 return
-            # once more: who has just been killed may not be missed yet
-            content = code == 0
             await asyncio.sleep(LOOK_S)
 
     def _pieces(self, code: int, rows: list[dict[str, Any]]) -> str:
@@ -107,7 +107,7 @@ def _holders(segment: dict[str, Any]) -> dict[int, str]:
 
 def sail(folder: Path) -> bool:
     """With twenty nodes and four waves."""
-    return Voyage(folder).sail(WAVES)
+    return Voyage(folder).sail(WAVES, CODE)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ NORMAL, FAST = "normal", "fast"
 PACES = (NORMAL, FAST)
 
 _LOSS = LossPolicy(
-    prior_s=15.0, learned_s=600.0, floor_s=12.0, sleeper_floors=2.0, ceiling_s=300.0, missed_s=6.0
+    prior_s=18.0, learned_s=600.0, floor_s=16.0, sleeper_floors=2.0, ceiling_s=60.0, missed_s=6.0
 )
 _FREEZE = FreezePolicy(window_s=8.0, freeze_max_s=6.0, memory_s=40.0)
 _CLAIMS = ClaimPolicy(lapse_s=10.0, total_s=60.0, frozen_s=5.0, rest_s=5.0, passed_over_s=60.0)
