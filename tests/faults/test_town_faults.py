@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from fault_town import KINDS, SCENARIOS, Trouble, calls, play
 
-SAMPLE = 3
-"""Of each scenario and kind in the quick suite, spread evenly."""
+SAMPLE = (2, 7)
+"""Calls of each scenario and kind that fail in the quick suite: every clean run makes more."""
 CASES = [(scenario, kind) for scenario in SCENARIOS for kind in KINDS]
 
 
@@ -25,17 +25,14 @@ def fail_each(scenario: str, kind: str, numbers: list[int], folder: Path) -> Non
         except Exception as error:
             failed.append(f"call {number}, {trouble.hit}: {error!r}")
         else:
-            assert trouble.hit or number >= trouble.calls, "the run has parted from the clean one"
+            assert trouble.hit, f"only {trouble.calls} calls"
     assert not failed, "\n".join(failed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("scenario", "kind"), CASES)
 def test_some_calls_fail(scenario: str, kind: str, tmp_path: Path) -> None:
-    count = calls(scenario, kind, tmp_path / "clean")
-    assert count >= 5
-    numbers = [(2 * i + 1) * count // (2 * SAMPLE) for i in range(SAMPLE)]
-    fail_each(scenario, kind, numbers, tmp_path)
+    fail_each(scenario, kind, list(SAMPLE), tmp_path)
 
 
 @pytest.mark.nightly

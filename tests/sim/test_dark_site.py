@@ -26,7 +26,7 @@ async def dark_for(town: RepairTown, seconds: float, after: float) -> None:
         (await town.placed(size, k=3, n=9, r=6, number=i))[0]
         for i, size in enumerate((5_000, 700_000))
     ]
-    await asyncio.sleep(HOUR)
+    await asyncio.sleep(HOUR / 2)
     before = [await town.holdings(m) for m in made]
     dark = [town.name(i) for i in town.nodes if i % SITES == 1]
     for name in dark:
@@ -51,7 +51,7 @@ def test_four_hours_with_timers_twelve_times_as_fast() -> None:
     """Two days, seventy-two hours of frozen timers and the rest, all divided by twelve."""
 
     async def scenario(town: RepairTown) -> None:
-        await dark_for(town, 4 * HOUR, HOUR)
+        await dark_for(town, 4 * HOUR, HOUR / 2)
 
     in_repair_town(12, scenario, kind=SiteTown)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -169,3 +170,28 @@ def test_a_reader_gets_the_right_bytes_in_spite_of_two_liars(deceit: Deceit) -> 
         await session.close()
 
     assert play(scenario) == []
+
+
+def test_a_run_is_the_same_whether_it_is_observed_or_not() -> None:
+    def digest(*, observed: bool) -> str:
+        with World(5) as world:
+            case = Case(world)
+            if not observed:
+                world.on_step = None
+
+            async def main() -> None:
+                for number in range(5):
+                    name = case.town.add(number)
+                    if observed:
+                        case.observer.watch(name, QUOTA)
+                    await case.town.start(name)
+                session = await case.town.session()
+                await push_all(session, case.made)
+                await session.close()
+                await asyncio.sleep(300)
+
+            world.run(main())
+            assert bool(case.observer.steps) is observed
+            return world.log.digest()
+
+    assert digest(observed=True) == digest(observed=False)
