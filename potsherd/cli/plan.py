@@ -11,6 +11,7 @@ from potsherd.cli.context import JsonFlag, begin
 
 if TYPE_CHECKING:
     from potsherd.cli.output import Output
+    from potsherd.durability.long_run import Code
     from potsherd.simulations.planner.evaluation import Plan
     from potsherd.simulations.planner.prices import Prices
     from potsherd.simulations.planner.question import Question
@@ -56,6 +57,10 @@ TraceFile = Annotated[
 PriceFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Your prices instead of the examples.")
 ]
+CodeText = Annotated[
+    str | None,
+    typer.Option("--code", metavar="K,N,R", help="Judge this code instead of searching."),
+]
 Most = Annotated[int, typer.Option("--plans", min=1, help="How many plans to show.")]
 
 
@@ -78,6 +83,7 @@ def plan(
     habit: Habit = "none",
     trace: TraceFile = None,
     prices: PriceFile = None,
+    code: CodeText = None,
     most: Most = 5,
     as_json: JsonFlag = False,
 ) -> None:
@@ -106,8 +112,8 @@ def plan(
         session=q.duration_years("--session", session),
         habit=habit,
     )
-    costs, read = load_prices(prices), _read(trace)
-    if not _answer(output, asked, costs, read, most):
+    costs, read, given = load_prices(prices), _read(trace), _code(code)
+    if not _answer(output, asked, costs, read, most if given is None else given):
         raise typer.Exit(BELOW_TARGET)
 
 
@@ -117,8 +123,36 @@ def _read(trace: Path | None) -> Trace | None:
     return None if trace is None else read_trace(trace)
 
 
-def _answer(output: Output, asked: Question, prices: Prices, read: Trace | None, most: int) -> bool:
-    """Whether any code will do."""
+def _code(text: str | None) -> Code | None:
+    """`10,30,20`."""
+    from potsherd.durability.long_run import Code
+    from potsherd.errors import UsageError
+
+    if text is None:
+        return None
+    numbers = text.split(",")
+    if len(numbers) != 3 or not all(part.strip().isdecimal() for part in numbers):
+        raise UsageError(f"--code = {text!r}: not like 10,30,20 (k, n, r)")
+    return Code(*map(int, numbers))
+
+
+def _judge(output: Output, asked: Question, prices: Prices, code: Code) -> bool:
+    """What one code means, and whether it does what is asked."""
+    from potsherd.cli import plan_text as text
+    from potsherd.simulations.planner.evaluation import evaluate
+    from potsherd.simulations.planner.search import misses
+
+    plan = evaluate(asked, code)
+    text.show_plans(output, asked, [plan], prices)
+    missed = misses(asked, plan)
+    text.show_misses(output, missed)
+    return not missed
+
+
+def _answer(
+    output: Output, asked: Question, prices: Prices, read: Trace | None, wanted: int | Code
+) -> bool:
+    """Whether any code will do; `wanted`: so many of the cheapest, or this one."""
     from potsherd.cli import plan_text as text
     from potsherd.simulations.planner.search import KS, plans
     from potsherd.simulations.planner.traced import with_trace
@@ -127,8 +161,10 @@ def _answer(output: Output, asked: Question, prices: Prices, read: Trace | None,
     if read is not None:
         asked, changed = with_trace(asked, read)
         text.show_trace(output, read, changed)
+    if not isinstance(wanted, int):
+        return _judge(output, asked, prices, wanted)
     with output.counter("codes", len(KS)) as progress:
-        found = plans(asked, prices, most, progress)
+        found = plans(asked, prices, wanted, progress)
     text.show_plans(output, asked, found, prices)
     if not found:
         _show_levers(output, asked)

@@ -21,6 +21,7 @@ __all__ = [
     "show_best",
     "show_levers",
     "show_lives",
+    "show_misses",
     "show_plans",
     "show_question",
     "show_trace",
@@ -150,7 +151,7 @@ def _fields(asked: Question, plan: Plan, prices: Prices) -> dict[str, Any]:
 
 
 def show_plans(output: Output, asked: Question, found: Sequence[Plan], prices: Prices) -> None:
-    """The table, and the cheapest in words."""
+    """The table, and the first in words."""
     rows = [_fields(asked, plan, prices) for plan in found]
     if output.as_json:
         output.table("plan", (), rows)
@@ -179,7 +180,7 @@ def _row(asked: Question, row: dict[str, Any], prices: Prices) -> dict[str, Any]
 def _words(asked: Question, plan: Plan, row: dict[str, Any], prices: Prices) -> Iterator[str]:
     code, loss = plan.code, plan.loss
     days = plan.load.repair_years * DAYS_PER_YEAR
-    yield f"The cheapest: any {code.k} of {code.n} pieces rebuild; repair when fewer than {code.r} are left."
+    yield f"The first: any {code.k} of {code.n} pieces rebuild; repair when fewer than {code.r} are left."
     yield f"  any loss: {loss_in_words(loss.probability, loss.low, loss.high, 1.0)}"
     steady = chance_in_words(plan.steady_loss.probability)
     yield f"    where repairs take {days:.1f} days on average and vary; if all took just that: {steady}"
@@ -279,3 +280,16 @@ def show_lives(output: Output, plan: Plan, found: Sequence[Life]) -> None:
         r=code.r,
         lives={life.law: vars(life) | {"loss": vars(life.loss)} for life in found},
     )
+
+
+def show_misses(output: Output, missed: Sequence[str]) -> None:
+    """What a code that was to be judged does not do."""
+    words = {
+        "donors": "more pieces than donors (or than 255)",
+        "disk": "the disks are too small, the spare counted",
+        "lines": "the lines are too busy",
+        "loss": "loss is likelier than the target",
+        "readable": "it can be read less often than asked",
+    }
+    text = "\nDoes not do: " + "; ".join(words[name] for name in missed) if missed else None
+    output.show("plan_verdict", text, reached=not missed, misses=list(missed))

@@ -1,7 +1,8 @@
 """Losses per year in the long run, of one code under many sets of rates at once: what the planner searches with.
 
 The chain is `potsherd.durability.chain` with batch repair (tests compare the two); here its recursion runs over arrays,
-one entry for each way things may be. Failure domains are shocks that come to all segments alike: what they do by
+one entry for each way things may be. Unlike there, it remembers how many domains were struck since the segment was
+whole: tests compare that with simulated networks. Failure domains are shocks that come to all segments alike: what they do by
 themselves is *common*, and a dataset pays it once; the rest counts for each segment.
 """
 
@@ -40,6 +41,8 @@ POINTS = 160
 """Ways things may be, for one code."""
 STEADY_POINTS = 60
 """The same for repairs that take exactly their time, which are costlier."""
+STRUCK_MAX = 6
+"""Domains struck since a segment was whole that are told apart."""
 TILT_MAX = 60.0
 BISECTIONS = 80
 STEPS_MAX = 5000
@@ -94,30 +97,81 @@ def assumed(rate: float, events: float) -> Rate:
     return Rate(events, (events + 0.5) / rate)
 
 
-def hit_chances(n: int, domains: Domains) -> tuple[tuple[float, ...], ...]:
-    """By live shards 0 … n: chances that a domain holds 0, 1, … of these.
+class _Strikes:
+    """What the loss of a domain does, by how many have been struck since the segment was whole, and live shards.
+
+    A struck domain has none of the segment's shards until repair: what is live lies in the others. That is why
+    the number struck is part of the state; without it, the third of five sites would seem to take a fifth of what
+    is left, not a third.
+    """
+
+    def __init__(self, n: int, domains: Domains) -> None:
+        self.most = domains.most(n)
+        self.chances = _hit_chances(n, domains.count, domains.donors, self.most)
+        """Struck x live x hit: chances that the next domain struck takes so many."""
+        self.struck_max = len(self.chances) - 1
+        self.left = [domains.count - j for j in range(self.struck_max + 1)]
+        """Domains not struck yet."""
+
+    def after(self, struck: int) -> int:
+        """One more; beyond the last that is told apart it stays."""
+        return min(struck + 1, self.struck_max)
+
+
+@lru_cache(maxsize=64)
+def _hit_chances(n: int, count: int, donors: int, most: int) -> Floats:
+    import numpy as np
+
+    whole = _thinned(n, count, donors, most)
+    found = np.zeros((min(count, STRUCK_MAX) + 1, n + 1, most + 1))
+    for struck in range(min(len(found), count)):
+        left = count - struck
+        for live in range(1, n + 1):
+            found[struck, live] = _shared(whole, live, left, count)
+    found.flags.writeable = False
+    return found
+
+
+def _shared(whole: Floats, live: int, left: int, count: int) -> Floats:
+    """Of `live` shards in `left` equal domains, how many one holds: mean live / left, never more than there are."""
+    import numpy as np
+
+    n, most = len(whole) - 1, whole.shape[1] - 1
+    as_if = live * count / left
+    if left == 1:
+        row = np.zeros(most + 1)
+        row[min(live, most)] = 1.0
+        return row
+    below = min(int(as_if), n)
+    part = min(as_if - below, 1.0) if below < n else 0.0
+    row = (1 - part) * whole[below] + part * whole[min(below + 1, n)]
+    if live < most:  # more than there are: all of them
+        row = np.concatenate([row[:live], [row[live:].sum()], np.zeros(most - live)])
+    return np.asarray(row)
+
+
+def hit_chances(n: int, domains: Domains) -> Floats:
+    """By live shards 0 … n: chances that a domain holds 0, 1, … of these, before any has been struck.
 
     Holders are drawn at random among all donors, so a domain's count is hypergeometric; where placement's limit
     cuts it off, what is cut off goes to the other counts so that the mean stays n / domains.
     """
-    return _hit_chances(n, domains.count, domains.donors, domains.most(n))
+    return _thinned(n, domains.count, domains.donors, domains.most(n))
 
 
-@lru_cache(maxsize=512)
-def _hit_chances(n: int, count: int, donors: int, most: int) -> tuple[tuple[float, ...], ...]:
+def _thinned(n: int, count: int, donors: int, most: int) -> Floats:
+    import numpy as np
+
     members = max(1, donors // count)
-    drawn = [_drawn(c, donors, members, n) for c in range(min(most, n) + 1)]
-    shares = _tilted(drawn, n / count)
-    rows = [tuple(shares)]
+    drawn = [_drawn(c, donors, members, n) for c in range(most + 1)]
+    rows = np.zeros((n + 1, most + 2))
+    rows[n, :-1] = _tilted(drawn, n / count)
+    hit = np.arange(most + 1)
     for live in range(n, 0, -1):  # of the live ones one goes, any of them alike
-        more = (*rows[-1], 0.0)
-        rows.append(
-            tuple(
-                (more[h] * (live - h) + more[h + 1] * (h + 1)) / live
-                for h in range(min(most, live - 1) + 1)
-            )
-        )
-    return tuple(reversed(rows))
+        more = rows[live]
+        stay = np.maximum(live - hit, 0)
+        rows[live - 1, :-1] = (more[:-1] * stay + more[1:] * (hit + 1)) / live
+    return np.asarray(rows[:, :-1])
 
 
 def _drawn(hit: int, total: int, marked: int, draws: int) -> float:
@@ -156,33 +210,36 @@ def loss_rates(
     domain_rates: Floats | None = None,
     domains: Domains | None = None,
 ) -> Floats:
-    """Losses of a segment per year in the long run, by point; `Chain.loss_rate_per_year` of batch repair.
+    """Losses of a segment per year in the long run, by point; without domains `Chain.loss_rate_per_year` of batch repair.
 
     From i live shards, the time until repaired or lost and the chance to be lost first follow from fewer live
     shards: sums and quotients of terms that are not negative.
     """
     import numpy as np
 
-    size = (code.n + 1, len(shard_rates))
-    took, lost = np.zeros(size), np.ones(size)
-    hits = hit_chances(code.n, domains) if domains is not None else None
+    strikes = _Strikes(code.n, domains) if domains is not None else None
+    depth = strikes.struck_max + 1 if strikes else 1
+    took = np.zeros((depth, code.n + 1, len(shard_rates)))
+    lost = np.ones_like(took)
     for live in range(code.k, code.n + 1):
         falls = live * shard_rates
         total = falls + (repair_rates if live < code.r else 0.0)
-        time = 1 + falls * took[live - 1]
-        chance = falls * lost[live - 1]
-        if hits is not None and domains is not None and domain_rates is not None:
-            struck = np.array(hits[live][1:])
-            pace = domains.count * domain_rates
-            targets = slice(live - len(struck), live)
-            total = total + pace * struck.sum()
-            time = time + pace * (struck[::-1] @ took[targets])
-            chance = chance + pace * (struck[::-1] @ lost[targets])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            took[live], lost[live] = time / total, chance / total
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = lost[code.n] / took[code.n]
-    return np.asarray(np.nan_to_num(found, nan=0.0))
+        time = 1 + falls * took[:, live - 1]
+        chance = falls * lost[:, live - 1]
+        if strikes is not None and domain_rates is not None:
+            reach = min(strikes.most, live)
+            hits = strikes.chances[:, live, 1 : reach + 1]
+            onward = [strikes.after(j) for j in range(depth)]
+            pace = np.outer(strikes.left, domain_rates)
+            fewer = slice(live - reach, live)
+            time = time + pace * np.einsum("jh,jhp->jp", hits, took[onward, fewer][:, ::-1])
+            chance = chance + pace * np.einsum("jh,jhp->jp", hits, lost[onward, fewer][:, ::-1])
+            total = total + pace * hits.sum(axis=1)[:, None]
+        # Where nothing can happen any more (every domain struck, nodes that never leave) nobody comes.
+        moves = np.where(total > 0, total, np.inf)
+        took[:, live], lost[:, live] = time / moves, chance / moves
+    whole = took[0, code.n]
+    return np.asarray(np.where(whole > 0, lost[0, code.n] / np.where(whole > 0, whole, 1.0), 0.0))
 
 
 def timed_loss_rates(
@@ -198,65 +255,81 @@ def timed_loss_rates(
     """
     import numpy as np
 
-    falls, strikes = _walk(code, domains)
-    pace = np.zeros_like(shard_rates)
-    if domains is not None and domain_rates is not None:
-        pace = domains.count * domain_rates
-    rates = (shard_rates, pace)
-    out = falls.sum(axis=1)[:, None] * rates[0] + strikes.sum(axis=1)[:, None] * rates[1]
-    lost = _lost_in_time((falls, strikes), rates, out, repair_years)
-    # Row 0 is lost, row i stands for k − 1 + i live.
-    here = np.zeros_like(out)
-    here[-1], wait, chance = 1.0, np.zeros_like(pace), np.zeros_like(pace)
-    for row in range(len(out) - 1, -1, -1):
+    strikes = _Strikes(code.n, domains) if domains is not None else None
+    paces = np.zeros_like(shard_rates) if domain_rates is None else domain_rates
+    walk = _Walk(code, shard_rates, paces, strikes)
+    lost = walk.lost_within(repair_years)
+    here = np.zeros_like(lost)
+    here[0, -1] = 1.0
+    wait, chance = np.zeros_like(paces), np.zeros_like(paces)
+    for row in range(lost.shape[1] - 1, -1, -1):
         if row + code.k - 1 < code.r:
-            chance = chance + here[row] * lost[row]
+            chance = chance + (here[:, row] * lost[:, row]).sum(axis=0)
             continue
-        with np.errstate(divide="ignore", invalid="ignore"):
-            visit = np.where(out[row] > 0, here[row] / out[row], 0.0)
-        wait = wait + visit
-        here += visit * (falls[row][:, None] * rates[0] + strikes[row][:, None] * rates[1])
+        visit = here[:, row] / np.where(walk.out[:, row] > 0, walk.out[:, row], np.inf)
+        wait = wait + visit.sum(axis=0)
+        walk.pass_on(here, row, visit)
     return np.asarray(np.where(wait > 0, chance / (wait + repair_years), 0.0))
 
 
-def _walk(code: Code, domains: Domains | None) -> tuple[Floats, Floats]:
-    """Where losses lead, per loss rate of a shard and per rate at which some domain is struck: row to row."""
-    import numpy as np
+class _Walk:
+    """Losses without repair. Arrays are struck domains x rows x points; row 0 is lost, row i is k − 1 + i live."""
 
-    size = code.n - code.k + 2
-    falls, strikes = np.zeros((size, size)), np.zeros((size, size))
-    hits = hit_chances(code.n, domains) if domains is not None else None
-    for row in range(1, size):
-        live = row + code.k - 1
-        falls[row, row - 1] = live
-        for hit, chance in enumerate(hits[live] if hits is not None else ()):
-            if hit:
-                strikes[row, max(0, row - hit)] += chance
-    return falls, strikes
+    def __init__(
+        self, code: Code, shard_rates: Floats, paces: Floats, strikes: _Strikes | None
+    ) -> None:
+        import numpy as np
 
+        self._strikes = strikes
+        depth = strikes.struck_max + 1 if strikes else 1
+        live = np.arange(code.k - 1, code.n + 1)
+        live[0] = 0  # what is lost loses no more
+        self.falls = live[:, None] * shard_rates
+        self.out = np.repeat(self.falls[None], depth, axis=0)
+        self.hits: list[tuple[int, int, int, Floats]] = []
+        """Struck, hit, rows from which on, and the rate of each such row and point."""
+        for struck in range(depth if strikes else 0):
+            for hit in range(1, strikes.most + 1 if strikes else 0):
+                share = strikes.chances[struck, live, hit] if strikes else live
+                rate = share[:, None] * (strikes.left[struck] if strikes else 0) * paces
+                rate[0] = 0.0
+                if rate.any():
+                    self.out[struck] += rate
+                    self.hits.append((struck, self._after(struck), hit, rate))
 
-def _lost_in_time(
-    tables: tuple[Floats, Floats], rates: tuple[Floats, Floats], out: Floats, years: Floats
-) -> Floats:
-    """Chance to be in row 0 after the time, by row and point: a Poisson mixture of steps, nothing subtracted."""
-    import numpy as np
+    def _after(self, struck: int) -> int:
+        return self._strikes.after(struck) if self._strikes else struck
 
-    fastest = out.max(axis=0)
-    events = fastest * years
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = [np.where(fastest > 0, rate / fastest, 0.0) for rate in rates]
-        stay = np.where(fastest > 0, 1 - out / fastest, 1.0)
-    there = np.zeros_like(out)
-    there[0] = 1.0
-    weight = np.exp(-events)
-    total = weight * there
-    # As many steps as there are rows, so that the farthest one is reached too.
-    steps = len(out) + 30 + int(4 * events.max())
-    for number in range(1, min(steps, STEPS_MAX)):
-        there = stay * there + share[0] * (tables[0] @ there) + share[1] * (tables[1] @ there)
-        weight = weight * events / number
-        total = total + weight * there
-    return np.asarray(np.minimum(total, 1.0))
+    def pass_on(self, here: Floats, row: int, visit: Floats) -> None:
+        """Where the visits of a row go to."""
+        here[:, row - 1] += visit * self.falls[row]
+        for struck, after, hit, rate in self.hits:
+            here[after, max(0, row - hit)] += visit[struck] * rate[row]
+
+    def lost_within(self, years: Floats) -> Floats:
+        """Chance to be in row 0 after the time: a Poisson mixture of steps, nothing subtracted."""
+        import numpy as np
+
+        fastest = self.out.max(axis=(0, 1))
+        scale = np.where(fastest > 0, fastest, 1.0)
+        stay, falls = 1 - self.out / scale, self.falls / scale
+        hits = [(j, after, hit, rate / scale) for j, after, hit, rate in self.hits]
+        rows = np.arange(len(falls))
+        there = np.zeros_like(self.out)
+        there[:, 0] = 1.0
+        events = fastest * years
+        weight = np.exp(-events)
+        total = weight * there
+        # As many steps as there are rows, so that the farthest one is reached too.
+        steps = len(rows) + 30 + int(4 * events.max())
+        for number in range(1, min(steps, STEPS_MAX)):
+            new = stay * there
+            new[:, 1:] += falls[1:] * there[:, :-1]
+            for struck, after, hit, rate in hits:
+                new[struck] += rate * there[after, np.maximum(rows - hit, 0)]
+            there, weight = new, weight * events / number
+            total = total + weight * there
+        return np.asarray(np.minimum(total, 1.0))
 
 
 def dataset_loss(

@@ -37,7 +37,9 @@ CLASSES_MAX = 50
 SHOCKS_MAX = 50
 CURVES_MAX = 10
 VALUES_MAX = 50
-SHIPPED_YEARS = 10.0
+STANDARD_YEARS = 10.0
+REPLACED = ("turnover", "life", "uptime", "absence")
+"""Of nodes: what a trace for all of them replaces."""
 T = TypeVar("T")
 _MISSING: Any = object()
 
@@ -198,7 +200,7 @@ class _Reader:
             segment_bytes=segment_bytes,
             repair=repair,
             shocks=tuple(_shock(t) for t in top.tables("shocks", SHOCKS_MAX)),
-            years=top.read("years", _years, SHIPPED_YEARS),
+            years=top.read("years", _years, STANDARD_YEARS),
             start=top.read("start", _text, "met"),  # type: ignore[arg-type] # checked there
             replicates=top.read("replicates", _whole, 16),
             seed=top.read("seed", _whole, 1),
@@ -267,6 +269,16 @@ class _Reader:
         except UsageError as error:
             raise UsageError(f"{given.where}: {error.message}") from None
 
+    def _varied(self, given: Mapping[str, Any], field: str) -> Scenario:
+        """A point of a curve. One that varies what the trace replaces is as the file says, without the trace."""
+        trace = self.all_nodes
+        if field.startswith("nodes.") and field.split(".")[1] in REPLACED:
+            self.all_nodes = None
+        try:
+            return self.scenario(given)
+        finally:
+            self.all_nodes = trace
+
     def variants(self, given: Mapping[str, Any], curves: object) -> tuple[Variant, ...]:
         """All points of all curves."""
         found: list[Variant] = []
@@ -280,7 +292,7 @@ class _Reader:
                 changed = copy.deepcopy(dict(given))
                 _put(changed, field, value, curve.field("field"))
                 try:
-                    scenario = self.scenario(changed)
+                    scenario = self._varied(changed, field)
                 except UsageError as error:
                     raise UsageError(
                         f"{curve.where}: {field} = {value!r}: {error.message}"

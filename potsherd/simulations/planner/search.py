@@ -23,7 +23,18 @@ from potsherd.simulations.planner.evaluation import (
 from potsherd.simulations.planner.prices import Prices
 from potsherd.simulations.planner.question import Question
 
-__all__ = ["KS", "N_MAX", "Best", "best", "codes", "n_max", "plans", "reaches", "reaches_any"]
+__all__ = [
+    "KS",
+    "N_MAX",
+    "Best",
+    "best",
+    "codes",
+    "misses",
+    "n_max",
+    "plans",
+    "reaches",
+    "reaches_any",
+]
 
 KS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64)
 N_MAX = 255
@@ -83,6 +94,18 @@ def _will_do(question: Question, k: int, n: int) -> int | None:
     if most is None or not reaches(question, Code(k, n, most[0]), most[1]):
         return None
     return most[0]
+
+
+def misses(question: Question, plan: Plan) -> list[str]:
+    """What a plan does not do, by name: disk, donors, lines, loss, readable."""
+    wrong = {
+        "donors": plan.code.n > min(question.donors, N_MAX),
+        "disk": plan.expansion > question.expansion_max,
+        "lines": plan.load.utilisation > UTILISATION_MAX,
+        "loss": plan.loss.probability > question.target,
+        "readable": plan.readable < question.readable,
+    }
+    return [name for name, missed in wrong.items() if missed]
 
 
 def reaches_any(question: Question) -> bool:

@@ -69,6 +69,24 @@ def test_what_cannot_be_reached_is_exit_6_and_says_why(capsys: pytest.CaptureFix
     assert "by itself" in out
 
 
+@pytest.mark.parametrize(
+    ("given", "code", "misses"),
+    [
+        ("10,40,36", 0, []),
+        ("4,9,7", 6, ["loss", "readable"]),
+        ("2,100,90", 6, ["donors", "disk"]),
+    ],
+)
+def test_a_code_can_be_judged(
+    capsys: pytest.CaptureFixture[str], given: str, code: int, misses: list[str]
+) -> None:
+    found_code, out, _ = run(capsys, *ASKED, "--code", given, "--json")
+    found = objects(out)
+    assert found_code == code
+    assert found["plan_verdict"][0] == {"reached": not misses, "misses": misses}
+    assert ",".join(str(found["plan"][0][name]) for name in "knr") == given
+
+
 def test_a_trace_is_taken_and_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     trace = tmp_path / "left.csv"
     rows = [f"{int(1e6 * 0.9 ** (i / 12))},{i * 2629800}" for i in range(1, 60)]
@@ -93,6 +111,9 @@ def test_a_trace_is_taken_and_compared(capsys: pytest.CaptureFixture[str], tmp_p
         (("--sites", "1"), "sites"),
         (("--habit", "nightly"), "habit"),
         (("--donors", "1"), "donors"),
+        (("--code", "10,30"), "--code"),
+        (("--code", "10,30,9"), "r = 9"),
+        (("--code", "31,30,30"), "k = 31"),
         (("--site-loss", "-1/y"), "--site-loss"),
         (("--trace", "missing.csv"), "missing.csv"),
         (("--prices", "missing.toml"), "missing.toml"),

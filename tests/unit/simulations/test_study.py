@@ -102,6 +102,9 @@ def test_a_trace_stands_beside_the_file_or_on_the_command_line(tmp_path: Path) -
     assert isinstance(study.scenario.nodes[0].life, Exponential)
     study = read_study(read(tmp_path, GOOD), tmp_path / "left.csv")
     assert all(isinstance(c.life, Empirical) for c in study.scenario.nodes)
+    uptimes, rs = study.variants[:2], study.variants[2:]
+    assert all(isinstance(v.scenario.nodes[1].life, Weibull) for v in uptimes)
+    assert all(isinstance(v.scenario.nodes[1].life, Empirical) for v in rs)
     beside = with_laws(study).variants[4:]
     assert [(v.field, v.value) for v in beside] == [
         ("life of left.csv", "weibull, fitted"), ("life of left.csv", "exponential")
