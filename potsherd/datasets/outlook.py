@@ -36,6 +36,8 @@ HOLDERS_REPAIR_S = 15 * 86400.0
 and the transfer. An assumption, and weighed as one."""
 REPAIR_BYTES_PER_S = 2.0**20
 """What a repair is taken to move: a quarter of what a node allows by default, as it may have several to do."""
+HARDLY = 0.05
+"""Machine-years that are not worth a number."""
 OBSERVERS = 5
 """Holders asked what they have seen."""
 OBSERVERS_TIMEOUT_S = 10.0
@@ -61,10 +63,10 @@ class Seen:
     def words(self) -> str:
         """On what the rate of leaving rests, as a clause."""
         if self.years < UNKNOWN_DEPARTURES.years:
-            return (
-                "a machine leaves about once a year (a guess: holders have watched for "
-                f"{_number(self.years)} machine-years)"
-            )
+            watched = f"for {_number(self.years)} machine-years only"
+            if self.years < HARDLY:
+                watched = "for hardly any time yet"
+            return f"a machine leaves about once a year (a guess: holders have watched {watched})"
         return (
             f"machines go on leaving as holders have seen it ({self.gone} gone in "
             f"{_number(self.years)} machine-years)"

@@ -68,6 +68,8 @@ def test_much_watching_narrows_the_forecast_to_the_chain() -> None:
     assert found.readable == pytest.approx(1.0, abs=1e-3)
     assert "1000 gone in 4,000 machine-years" in found.words()
     assert "a guess" in guessed.words()
+    young = seen_by([told(0.5, 0)], NODES)
+    assert "watched for 0.5 machine-years only" in young.words()
 
 
 def test_wrong_and_long_silent_pieces_do_not_count() -> None:
