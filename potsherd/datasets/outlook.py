@@ -113,7 +113,7 @@ async def _ask(session: Session, health: Health) -> Seen:
 
 
 def seen_by(told: Sequence[ChurnSeen], nodes: Sequence[bytes]) -> Seen:
-    """The median of what was told; nodes in the order asked for."""
+    """The median of what was told, of two middle values the worse one; nodes in the order asked for."""
     if not told:
         return UNSEEN
     known: dict[bytes, list[int]] = {}
@@ -124,9 +124,9 @@ def seen_by(told: Sequence[ChurnSeen], nodes: Sequence[bytes]) -> Seen:
     return Seen(
         observers=len(told),
         years=typical([t.watched for t in told]) / SECONDS_PER_YEAR,
-        gone=typical([t.gone for t in told]),
+        gone=typical([t.gone for t in told], high=True),
         returned=typical([t.returned for t in told]),
-        noticed_s=float(typical([t.noticed for t in told])),
+        noticed_s=float(typical([t.noticed for t in told], high=True)),
         availability={node: typical(shares) / AVAILABILITY_WHOLE for node, shares in known.items()},
     )
 
