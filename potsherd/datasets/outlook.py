@@ -36,6 +36,8 @@ HOLDERS_REPAIR_S = 15 * 86400.0
 and the transfer. An assumption, and weighed as one."""
 REPAIR_BYTES_PER_S = 2.0**20
 """What a repair is taken to move: a quarter of what a node allows by default, as it may have several to do."""
+HARDLY = 0.05
+"""Machine-years that are not worth a number."""
 OBSERVERS = 5
 """Holders asked what they have seen."""
 OBSERVERS_TIMEOUT_S = 10.0
@@ -61,10 +63,10 @@ class Seen:
     def words(self) -> str:
         """On what the rate of leaving rests, as a clause."""
         if self.years < UNKNOWN_DEPARTURES.years:
-            return (
-                "a machine leaves about once a year (a guess: holders have watched for "
-                f"{_number(self.years)} machine-years)"
-            )
+            watched = f"for {_number(self.years)} machine-years only"
+            if self.years < HARDLY:
+                watched = "for hardly any time yet"
+            return f"a machine leaves about once a year (a guess: holders have watched {watched})"
         return (
             f"machines go on leaving as holders have seen it ({self.gone} gone in "
             f"{_number(self.years)} machine-years)"
@@ -111,7 +113,7 @@ async def _ask(session: Session, health: Health) -> Seen:
 
 
 def seen_by(told: Sequence[ChurnSeen], nodes: Sequence[bytes]) -> Seen:
-    """The median of what was told; nodes in the order asked for."""
+    """The median of what was told, of two middle values the worse one; nodes in the order asked for."""
     if not told:
         return UNSEEN
     known: dict[bytes, list[int]] = {}
@@ -122,9 +124,9 @@ def seen_by(told: Sequence[ChurnSeen], nodes: Sequence[bytes]) -> Seen:
     return Seen(
         observers=len(told),
         years=typical([t.watched for t in told]) / SECONDS_PER_YEAR,
-        gone=typical([t.gone for t in told]),
+        gone=typical([t.gone for t in told], high=True),
         returned=typical([t.returned for t in told]),
-        noticed_s=float(typical([t.noticed for t in told])),
+        noticed_s=float(typical([t.noticed for t in told], high=True)),
         availability={node: typical(shares) / AVAILABILITY_WHOLE for node, shares in known.items()},
     )
 

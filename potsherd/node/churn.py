@@ -58,6 +58,9 @@ class ChurnSeen(Record):
     ]
 
 
-def typical(values: Sequence[int]) -> int:
-    """The lower median: a minority of liars does not move it beyond what others said. 0 of none."""
-    return sorted(values)[(len(values) - 1) // 2] if values else 0
+def typical(values: Sequence[int], *, high: bool = False) -> int:
+    """The median, of two middle values the lower or the higher one; 0 of none.
+
+    A minority of liars does not move it beyond what others said.
+    """
+    return sorted(values)[(len(values) - (not high)) // 2] if values else 0

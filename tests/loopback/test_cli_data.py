@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import time
 from base64 import b64decode
@@ -81,6 +82,15 @@ def test_cat_and_its_ranges(cli: Cli, source: Path, stored: str) -> None:
 
 def test_stat_and_verify_prove_every_piece(cli: Cli, stored: str) -> None:
     stat = cli("stat", stored, "--json").object
+    foretold = stat["forecast"]
+    assert 0 < foretold["low"] <= foretold["loss_probability"] <= foretold["high"] < 1
+    words = cli("stat", stored).out
+    assert re.search(r"^forecast  lost: about .* this year \(between .* and .*\);$", words, re.M)
+    for clause in foretold["words"].split("; ")[1:]:
+        assert clause in words
+    assert f"survives {foretold['survives']} more machine" in foretold["words"]
+    assert "assumes that " in foretold["words"]
+    assert "holders have watched" in foretold["words"], "they were asked"
     assert (stat["live"], stat["n"], stat["survives"]) == (6, 6, 4)
     [segment] = stat["segments"]
     assert sorted(piece["index"] for piece in segment["pieces"]) == list(range(6))

@@ -301,8 +301,8 @@ def tables(towns: int) -> list[Table]:
         for w in compare(ground, range(1, towns + 1))
     ]
     says = (
-        f"{towns} towns of {ground.nodes} donors that run the product's node code in virtual time, {ground.hours:g} h "
-        f"each; lives exponential with a mean of {ground.life_h:g} h, who dies is replaced; {ground.segments} segments of "
+        f"{towns} town{'s' if towns > 1 else ''} of {ground.nodes} donors that run the product's node code in virtual "
+        f"time, for {ground.hours:g} h; lives exponential with a mean of {ground.life_h:g} h, who dies is replaced; {ground.segments} segments of "
         f"code {ground.k}-of-{ground.n}, r = {ground.r}, repaired by their holders {ground.noticed_h:.1f} h after a death.\n"
         "The interval is where the mean of as many replicates of the engine lies 95 times in 100."
     )

@@ -19,7 +19,7 @@ __all__ = ["exact_tables", "page", "sampled_tables"]
 
 HEAD = """# Validation: our models beside published tables and each other
 
-Made by `python -m potsherd.simulations.validation --towns 3 > docs/validation.md`; do not edit.
+Made by `python -m potsherd.simulations.validation --towns 1 > docs/validation.md`; do not edit.
 The same comparisons are tests (`tests/unit/simulations/`), so that a number here cannot drift from the code.
 Real nodes on sockets, TLS and disks beside the same nodes in virtual time: `tests/loopback/test_world_and_loopback.py`.
 """

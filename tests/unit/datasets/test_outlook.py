@@ -43,7 +43,12 @@ def test_a_minority_of_liars_moves_nothing() -> None:
 
 
 def test_medians() -> None:
-    assert [typical(v) for v in ([], [3], [5, 1], [9, 1, 4])] == [0, 3, 1, 4]
+    several: list[list[int]] = [[], [3], [5, 1], [9, 1, 4], [1, 2, 3, 4]]
+    assert [typical(values) for values in several] == [0, 3, 1, 4, 2]
+    assert [typical(values, high=True) for values in several] == [0, 3, 5, 4, 3]
+    halves = seen_by([told(9.0, 1, 5, DAY), told(8.0, 7, 2, 2 * DAY)], NODES)
+    assert (halves.gone, halves.returned, halves.noticed_s) == (7, 2, 2 * DAY)
+    assert halves.years == pytest.approx(8.0), "of two the worse"
 
 
 def test_what_was_seen_is_added_to_what_is_assumed() -> None:
@@ -68,6 +73,8 @@ def test_much_watching_narrows_the_forecast_to_the_chain() -> None:
     assert found.readable == pytest.approx(1.0, abs=1e-3)
     assert "1000 gone in 4,000 machine-years" in found.words()
     assert "a guess" in guessed.words()
+    young = seen_by([told(0.5, 0)], NODES)
+    assert "watched for 0.5 machine-years only" in young.words()
 
 
 def test_wrong_and_long_silent_pieces_do_not_count() -> None:
