@@ -21,6 +21,7 @@ from potsherd.errors import (
     NotEnoughShards,
     PotsherdError,
     QuotaError,
+    RefusedError,
 )
 from potsherd.node.audit.records import BadEncoding, ProvedCell
 from potsherd.node.client import Peer
@@ -138,18 +139,29 @@ class Encodings:
         return tuple(self._bad.values())
 
     async def receive(self, data: bytes, cells: Buffer) -> bytes:
-        """Somebody sends a proof; its segment id. Raises MalformedError, IntegrityError when it proves nothing."""
-        known = BadEncoding.decode(data).descriptor
-        segment_id = Descriptor.decode(known).segment_id
-        if self.is_bad(segment_id) and self._bad[segment_id].row is not None:
+        """Somebody sends a proof; its segment id.
+
+        Raises MalformedError, IntegrityError when it proves nothing, RefusedError for a segment that is not
+        held here.
+        """
+        segment_id = Descriptor.decode(BadEncoding.decode(data).descriptor).segment_id
+        if await self._store.held(segment_id) is None:
+            raise RefusedError("the segment is not held here")
+        if self._is_shown(segment_id):
             return segment_id
         found = await self._env.offload(check_bad_encoding, data, cells)
-        if await self._store.held(found.segment_id) is not None:
-            await self._conclude(found.segment_id, found.index, found.row, join_proof(data, cells))
+        await self._conclude(found.segment_id, found.index, found.row, join_proof(data, cells))
         return segment_id
+
+    def _is_shown(self, segment_id: bytes) -> bool:
+        """Whether a row is known that shows it."""
+        known = self._bad.get(segment_id)
+        return known is not None and known.row is not None
 
     async def contradicted(self, held: Held, index: int) -> None:
         """A repair has rebuilt `index` from proved cells, and its root is another: look for a row that shows it."""
+        if self._is_shown(held.segment_id):
+            return
         await self._conclude(held.segment_id, index, None, b"")
         try:
             proof = await self.find(held)

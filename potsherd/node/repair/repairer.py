@@ -258,7 +258,8 @@ class Repairer:
         need = self._needs.get(held.segment_id)
         rest = seen.health.missing or not self._calm()
         unfinished = need is not None and need.unfinished > 0 and rest
-        if not (seen.health.needs_repair or unfinished) or not seen.wanted:
+        hopeless = not seen.wanted or self._encodings.is_bad(held.segment_id)
+        if not (seen.health.needs_repair or unfinished) or hopeless:
             if need is not None and need.task is None:
                 del self._needs[held.segment_id]
         elif need is None and len(self._needs) < NEEDS_MAX:
@@ -296,7 +297,7 @@ class Repairer:
 
     def _may_begin(self, seen: Seen, need: _Need) -> bool:
         now, segment_id = self._env.monotonic(), seen.held.segment_id
-        if now < need.not_before or self._peers.isolated or self._encodings.is_bad(segment_id):
+        if now < need.not_before or self._peers.isolated:
             return False
         if not seen.health.is_readable or self._waits_for_partition(seen):
             return False
