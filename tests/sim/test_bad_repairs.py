@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from repair_town import HOUR, RepairTown, in_repair_town
+from repair_town import HOUR, REPAIR, RepairTown, in_repair_town
 
 from potsherd.crypto.signing import SigningKey
 from potsherd.erasure.layout import CELL_SIZE
@@ -16,8 +16,11 @@ from potsherd.erasure.merkle import MerkleTree, cell_leaves
 from potsherd.errors import IntegrityError
 from potsherd.node.node import Node
 from potsherd.node.records import HolderTicket
+from potsherd.node.repair.claims import ClaimPolicy
 from potsherd.node.repair.plan import Standing, repair_ranks
 from potsherd.node.testing import HandMade
+
+pytestmark = pytest.mark.slow
 
 
 def spoil(made: HandMade, places: dict[int, int]) -> None:
@@ -49,7 +52,7 @@ def test_a_segment_that_was_coded_wrongly_is_proven_so_to_all_and_left_alone() -
         await asyncio.sleep(HOUR)
         for index in (0, 4, 6):
             town.kill(holders[index])
-        await asyncio.sleep(5 * HOUR)
+        await asyncio.sleep(3.5 * HOUR)
         print(town.journal())
         left = [holders[index] for index in (1, 2, 3, 5)]
         for number in left:
@@ -67,6 +70,7 @@ def test_a_segment_that_was_coded_wrongly_is_proven_so_to_all_and_left_alone() -
     in_repair_town(12, scenario)
 
 
+@pytest.mark.nightly
 def test_where_only_lost_shards_are_wrong_each_repairer_stops_by_itself() -> None:
     async def scenario(town: RepairTown) -> None:
         town.__class__ = SpoiledTown
@@ -75,7 +79,7 @@ def test_where_only_lost_shards_are_wrong_each_repairer_stops_by_itself() -> Non
         await asyncio.sleep(HOUR)
         for index in (0, 4, 6):
             town.kill(holders[index])
-        await asyncio.sleep(8 * HOUR)
+        await asyncio.sleep(3.8 * HOUR)
         left = [holders[index] for index in (1, 2, 3, 5)]
         bad = [town.nodes[i].status().upkeep.repairer.inconsistent for i in left]
         passes = [town.nodes[i].status().upkeep.repairer.passes for i in left]
@@ -142,7 +146,7 @@ def test_a_repairer_that_only_says_that_it_repairs_is_passed_over() -> None:
         left = {town.key(i): i for index, i in holders.items() if index not in lost}
         first, *others = (left[key] for key in repair_ranks(made.segment_id, left))
         stall(town.nodes[first])
-        await asyncio.sleep(6 * HOUR)
+        await asyncio.sleep(3.8 * HOUR)
         print(town.journal())
         assert sorted(await town.holdings(made)) == list(range(7))
         await town.check(made)
@@ -161,4 +165,5 @@ def test_a_repairer_that_only_says_that_it_repairs_is_passed_over() -> None:
         seen = await town.nodes[others[0]].caretaker.view.look(held)
         assert seen.standings[town.key(first)] is Standing.LIVE, "its shard is right, and counts"
 
-    in_repair_town(12, scenario)
+    claims = ClaimPolicy(lapse_s=1200.0, total_s=1200.0)
+    in_repair_town(12, scenario, settings={"repair": replace(REPAIR, claims=claims)})
