@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from potsherd.dht import DhtConfig
 from potsherd.errors import UsageError
+from potsherd.node.audit.settings import AuditSettings
 from potsherd.node.habits import LossPolicy
 from potsherd.node.liveness import FreezePolicy
 from potsherd.node.repair.claims import ClaimPolicy
@@ -37,6 +38,15 @@ _REPAIR = RepairSettings(
     retry_s=15.0,
     settle_s=5.0,
     claims=_CLAIMS,
+)
+_AUDIT = AuditSettings(
+    period_s=60.0,
+    round_s=10.0,
+    tick_s=1.0,
+    recheck_s=15.0,
+    scrub_round_s=60.0,
+    mend_retry_s=15.0,
+    journal_flush_s=2.0,
 )
 _DHT = DhtConfig(
     tick_s=2.0,
@@ -81,6 +91,7 @@ def at_pace(settings: NodeSettings, pace: str) -> NodeSettings:
         watch_period_s=5.0,
         sweep_period_s=30.0,
         repair=replace(_REPAIR, bytes_per_s=settings.repair.bytes_per_s),
+        audit=_AUDIT,
         dht=_DHT,
         store=replace(settings.store, staging_idle_s=120.0),
     )
