@@ -43,10 +43,10 @@ _AUDIT = AuditSettings(
     period_s=60.0,
     round_s=10.0,
     tick_s=1.0,
-    recheck_s=20.0,
-    scrub_round_s=120.0,
-    mend_retry_s=10.0,
-    journal_flush_s=1.0,
+    recheck_s=15.0,
+    scrub_round_s=60.0,
+    mend_retry_s=15.0,
+    journal_flush_s=2.0,
 )
 _DHT = DhtConfig(
     tick_s=2.0,
