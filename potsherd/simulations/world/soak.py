@@ -48,7 +48,7 @@ class SoakPlan:
     """One run. Times are virtual seconds."""
 
     seed: int
-    until_s: float = 6 * HOUR
+    until_s: float = 5 * HOUR
     """How long things happen; then everything that still exists is switched on."""
     calm_s: float = 10 * HOUR
     """How long the network may take to be whole again after that."""
