@@ -162,6 +162,8 @@ def _tell_one(output: Output, found: Found) -> None:
         departures_per_node_year=series.departures,
         live_mean=series.live_mean[-1],
         unplaced=series.unplaced,
+        dark_segments=found.dark()[0],
+        dark_unreadable=found.dark()[1],
         shard_events=found.shard_events(),
     )
 

@@ -46,6 +46,11 @@ class Found:
         """Replicates in which any segment was lost."""
         return sum(outcome.lost > 0 for _, outcome in self.outcomes.values())
 
+    def dark(self) -> tuple[int, int]:
+        """Segments looked at in the moment after power cuts, and how many of them could not be read."""
+        outcomes = [outcome for _, outcome in self.outcomes.values()]
+        return sum(o.dark_looked for o in outcomes), sum(o.dark_unreadable for o in outcomes)
+
     def moved_per_node_year(self) -> float:
         """Bytes that repair sent, per node and year."""
         moved = sum(int(outcome.moved.sum()) for _, outcome in self.outcomes.values())

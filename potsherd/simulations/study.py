@@ -324,6 +324,7 @@ def _shock(given: _Table) -> Shock:
         share=given.read("share", q.share, 1.0),
         leaves=given.read("leaves", _yes, False),
         at_years=given.read("at", _moments, ()),
+        dark_years=given.read("dark", q.duration_years, 0.0),
     )
     given.done()
     return found

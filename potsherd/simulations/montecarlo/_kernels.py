@@ -112,6 +112,8 @@ class Nodes(NamedTuple):
     used: Ints
     present: Bytes
     free_at: Floats
+    dark_until: Floats
+    """Until then it is offline, whatever its habits."""
     first: Ints
     """First chunk of the segments it keeps; −1: none."""
     filled: Bytes
@@ -146,7 +148,7 @@ class Heap(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What is counted; `numbers`: lost, departures, unplaced, bin; `busy`: node-years."""
+    """What is counted; `numbers`: lost, departures, unplaced, bin, looked at and unreadable in the dark; `busy`: node-years."""
 
     counts: Longs
     live_at: Longs
@@ -170,6 +172,7 @@ class World(NamedTuple):
     strike_start: Longs
     strike_nodes: Ints
     strike_leaves: NDArray[np.bool_]
+    strike_dark: Floats
     random: NDArray[np.uint64]
     queue: Longs
     """First and end of those passed over in the placement under way, then they themselves."""
@@ -178,7 +181,7 @@ class World(NamedTuple):
 QUEUE = 2
 TAKEN = 99
 """Cost of a node that holds a shard of the segment."""
-LOST_N, DEPARTURES, UNPLACED, BIN = range(4)
+LOST_N, DEPARTURES, UNPLACED, BIN, LOOKED, UNREADABLE = range(6)
 
 # --- random numbers: splitmix64 (Steele, Lea, Flood 2014) -----------------------------------------
 
@@ -491,8 +494,9 @@ def enough_online(w: World, segment: int, alive: Bytes, now: float) -> bool:
     online = 0
     for i in range(w.rules.n):
         if alive[i]:
-            kind = w.nodes.kind[w.segments.rows[segment, i]]
-            online += uniform(w.random) < w.kinds.online[kind, hour]
+            node = w.segments.rows[segment, i]
+            lit = w.nodes.dark_until[node] <= now
+            online += lit and uniform(w.random) < w.kinds.online[w.nodes.kind[node], hour]
     return online >= w.rules.k
 
 
@@ -521,6 +525,26 @@ def repair_event(w: World, segment: int, alive: Bytes, now: float) -> None:
     w.segments.status[segment] = IDLE
     if live + made < w.rules.r:
         begin(w, segment, now + w.rules.notice)
+
+
+@compiled
+def strike(w: World, number: int, alive: Bytes, now: float) -> None:
+    """A shock: data is lost, or the power for a while."""
+    dark = w.strike_dark[number]
+    for i in range(w.strike_start[number], w.strike_start[number + 1]):
+        node = w.strike_nodes[i]
+        if dark > 0:
+            w.nodes.dark_until[node] = max(w.nodes.dark_until[node], now + dark)
+            continue
+        empty(w, node, now)
+        if w.strike_leaves[number]:
+            w.nodes.present[node] = 0
+    if dark > 0:
+        for segment in range(len(w.segments.live)):
+            if w.segments.status[segment] != LOST:
+                look(w, segment, alive)
+                w.tally.numbers[LOOKED] += 1
+                w.tally.numbers[UNREADABLE] += not enough_online(w, segment, alive, now)
 
 
 @compiled
@@ -568,10 +592,7 @@ def simulate(w: World, alive: Bytes) -> None:
             pop(w.repairs)
             repair_event(w, segment, alive, now)
         elif now == shock:
-            for i in range(w.strike_start[struck], w.strike_start[struck + 1]):
-                empty(w, w.strike_nodes[i], now)
-                if w.strike_leaves[struck]:
-                    w.nodes.present[w.strike_nodes[i]] = 0
+            strike(w, struck, alive, now)
             struck += 1
         else:
             node = w.events.which[0]

@@ -45,7 +45,7 @@ def run(population: Population) -> Outcome:
         counts=np.zeros((3, BINS), dtype=np.int64),
         live_at=np.zeros((BINS + 1, scenario.n + 1), dtype=np.int64),
         lost_at=np.empty(scenario.segments),
-        numbers=np.zeros(4, dtype=np.int64),
+        numbers=np.zeros(6, dtype=np.int64),
         busy=np.zeros(1),
     )
     maker = _Maker(population, network_of(population), tally)
@@ -67,6 +67,8 @@ def run(population: Population) -> Outcome:
         busy_years=float(tally.busy[0]),
         node_years=len(population.departs) * scenario.years,
         unplaced=unplaced,
+        dark_looked=int(tally.numbers[4]),
+        dark_unreadable=int(tally.numbers[5]),
     )
 
 
@@ -104,6 +106,7 @@ def _own(strikes: Strikes, mine: np.ndarray[tuple[int], np.dtype[np.bool_]], fir
         start=before[strikes.start].astype(np.int64),
         nodes=(strikes.nodes[mine] - first).astype(np.int32),
         leaves=strikes.leaves,
+        dark=strikes.dark,
     )
 
 
@@ -138,6 +141,7 @@ class _Maker:
             strike_start=stretch.strikes.start,
             strike_nodes=stretch.strikes.nodes,
             strike_leaves=stretch.strikes.leaves,
+            strike_dark=stretch.strikes.dark,
             random=self._random,
             queue=np.zeros(kernels.QUEUE + self._rules.n, dtype=np.int64),
         )
@@ -165,7 +169,7 @@ def _rules(population: Population, network: Network) -> Rules:
         exponential=scenario.repair.kind == "exponential",
         notice=scenario.repair.notice_years,
         mean=scenario.repair.mean_years,
-        absence=float(population.classes.absence.mean()),
+        absence=population.classes.retry,
         shard_bytes=scenario.shard_bytes,
         top=network.top,
     )
@@ -205,6 +209,7 @@ def _nodes(population: Population, here: slice) -> Nodes:
         used=np.zeros(count, dtype=np.int32),
         present=np.ones(count, dtype=np.uint8),
         free_at=np.zeros(count),
+        dark_until=np.zeros(count),
         first=np.full(count, -1, dtype=np.int32),
         filled=np.zeros(count, dtype=np.uint8),
     )

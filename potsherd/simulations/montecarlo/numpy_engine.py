@@ -57,7 +57,8 @@ class _Run:
         self.live_at = np.zeros((BINS + 1, scenario.n + 1), dtype=np.int64)
         self.counts = np.zeros((3, BINS), dtype=np.int64)  # passes, made, moved
         self.lost_at: list[tuple[float, int]] = []
-        self.departures = self.unplaced = 0
+        self.departures = self.unplaced = self.dark_looked = self.dark_unreadable = 0
+        self.dark_until = np.zeros(len(population.site))
         self.busy = 0.0
 
     def run(self) -> Outcome:
@@ -74,7 +75,10 @@ class _Run:
                 break
             if shock <= nodes[0][0]:
                 here = slice(strikes.start[struck], strikes.start[struck + 1])
-                self._strike(strikes.nodes[here], bool(strikes.leaves[struck]), now)
+                if strikes.dark[struck] > 0:
+                    self._darken(strikes.nodes[here], now, float(strikes.dark[struck]))
+                else:
+                    self._strike(strikes.nodes[here], bool(strikes.leaves[struck]), now)
                 struck += 1
             else:
                 node = nodes[0][1]
@@ -98,6 +102,8 @@ class _Run:
             busy_years=self.busy,
             node_years=len(self.departs) * self.scenario.years,
             unplaced=self.unplaced,
+            dark_looked=self.dark_looked,
+            dark_unreadable=self.dark_unreadable,
         )
 
     # --- nodes -----------------------------------------------------------------------------------
@@ -124,6 +130,17 @@ class _Run:
         self._empty(nodes, now)
         if leaves:
             self.network.present[nodes] = False
+
+    def _darken(self, nodes: NDArray[np.int32], now: float, years: float) -> None:
+        """A power cut: who is hit keeps its shards and is offline for a while."""
+        self.dark_until[nodes] = np.maximum(self.dark_until[nodes], now + years)
+        for start in range(0, self.scenario.segments, PLACE_AT_ONCE):
+            segments = np.arange(start, min(self.scenario.segments, start + PLACE_AT_ONCE))
+            segments = segments[self.status[segments] != LOST]
+            times = np.full(len(segments), now)
+            online = self._readable(times, segments, self._alive(segments))
+            self.dark_looked += len(segments)
+            self.dark_unreadable += int((~online).sum())
 
     def _empty(self, nodes: NDArray[np.int32], now: float) -> None:
         """These nodes' shards are lost, at one moment."""
@@ -220,7 +237,7 @@ class _Run:
         alive = self._alive(segments)
         ready = self._enough_online(times, segments, alive)
         for at, segment in zip(times[~ready].tolist(), segments[~ready].tolist(), strict=True):
-            wait = float(self.classes.absence.mean())
+            wait = self.classes.retry
             heapq.heappush(self.repairs, (at + self.rng.exponential(wait), segment))
         segments, alive, times = segments[ready], alive[ready], times[ready]
         if not len(segments):
@@ -239,12 +256,20 @@ class _Run:
     def _enough_online(
         self, times: NDArray[np.float64], segments: NDArray[np.int64], alive: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
-        """Whether k holders, the repairer one of them, are online at these moments."""
+        """Whether a repair finds k holders online at these moments."""
         if self.scenario.repair.kind == "exponential":
             return np.ones(len(segments), dtype=bool)
+        return self._readable(times, segments, alive)
+
+    def _readable(
+        self, times: NDArray[np.float64], segments: NDArray[np.int64], alive: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Whether k live holders are online at these moments, sampled."""
+        rows = self.rows[segments]
         hour = (times * HOURS_PER_YEAR).astype(np.int64) % HOURS_PER_WEEK
-        chance = self.classes.online[self.population.class_of[self.rows[segments]], hour[:, None]]
-        online = alive & (self.rng.random(alive.shape) < chance)
+        chance = self.classes.online[self.population.class_of[rows], hour[:, None]]
+        lit = self.dark_until[rows] <= times[:, None]
+        online = alive & lit & (self.rng.random(alive.shape) < chance)
         return np.asarray(online.sum(axis=1) >= self.scenario.k)
 
     def _hold(self, segments: NDArray[np.int64], alive: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from potsherd.simulations.montecarlo.distributions import Parameters
 from potsherd.simulations.montecarlo.habits import online_by_hour
 from potsherd.simulations.montecarlo.scenario import NodeClass, Scenario, Shock
-from potsherd.simulations.quantities import SECONDS_PER_YEAR
+from potsherd.simulations.quantities import HOURS_PER_YEAR, SECONDS_PER_YEAR
 
 __all__ = ["Classes", "Outcome", "Population", "Strikes", "populate"]
 
 BINS = 60
 """Moments at which the state is noted, evenly over the horizon."""
+RETRY_YEARS_MIN = 1 / HOURS_PER_YEAR
+"""Between tries of a repair that finds fewer than k holders online, on average at least."""
 SHOCKS_MAX = 100_000
 """Of one replicate."""
 
@@ -42,6 +44,11 @@ class Classes:
     online: NDArray[np.float64]
     """Class x hour of the week: chance of being online."""
 
+    @property
+    def retry(self) -> float:
+        """Mean time until a repair tries again, years: by then another has come back."""
+        return max(RETRY_YEARS_MIN, float(self.absence.mean()))
+
 
 @dataclass(frozen=True)
 class Strikes:
@@ -51,6 +58,8 @@ class Strikes:
     start: NDArray[np.int64]
     nodes: NDArray[np.int32]
     leaves: NDArray[np.bool_]
+    dark: NDArray[np.float64]
+    """Years that those hit are offline, their data kept; 0: their data is lost."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,10 @@ class Outcome:
     node_years: float
     unplaced: int
     """Shards made anew for which no node had room."""
+    dark_looked: int = 0
+    """Segments looked at in the moment after a power cut, over all of them; lost ones are not counted."""
+    dark_unreadable: int = 0
+    """Of these, such that fewer than k holders were online."""
 
     @property
     def lost(self) -> int:
@@ -187,22 +200,24 @@ def _strikes(
     rng: np.random.Generator,
 ) -> Strikes:
     """All shocks within the horizon, in order of time."""
-    found: list[tuple[float, NDArray[np.int32], bool]] = []
+    found: list[tuple[float, NDArray[np.int32], bool, float]] = []
     for shock in scenario.shocks:
+        dark = shock.dark_years if scenario.is_dark(shock) else 0.0
         labels = {"site": site, "operator": operator}.get(shock.scope)
         domains = _domains(labels, len(site))
         moments = [(at, domain) for domain in domains for at in _moments(shock, scenario, rng)]
         moments += [(at, domains[rng.integers(len(domains))]) for at in shock.at_years if domains]
         for at, domain in moments:
             hit = domain[rng.random(len(domain)) < shock.share]
-            found.append((at, hit, shock.leaves))
+            found.append((at, hit, shock.leaves, dark))
     found.sort(key=lambda strike: strike[0])
-    sizes = [len(hit) for _, hit, _ in found]
+    sizes = [len(hit) for _, hit, _, _ in found]
     return Strikes(
-        times=np.array([at for at, _, _ in found], dtype=float),
+        times=np.array([strike[0] for strike in found], dtype=float),
         start=np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64),
-        nodes=np.concatenate([np.empty(0, np.int32), *(hit for _, hit, _ in found)]),
-        leaves=np.array([leaves for _, _, leaves in found], dtype=bool),
+        nodes=np.concatenate([np.empty(0, np.int32), *(strike[1] for strike in found)]),
+        leaves=np.array([strike[2] for strike in found], dtype=bool),
+        dark=np.array([strike[3] for strike in found], dtype=float),
     )
 
 

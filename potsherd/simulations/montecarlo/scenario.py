@@ -139,6 +139,9 @@ class Shock:
     """Whether those hit are gone for good, without replacement."""
     at_years: tuple[float, ...] = ()
     """Also at these moments."""
+    dark_years: float = 0.0
+    """Above 0: a power cut. Nodes hit are offline for so long and come back with their data, unless that is so long
+    that they are given up."""
 
     def __post_init__(self) -> None:
         """Raises UsageError that names the field."""
@@ -146,6 +149,13 @@ class Shock:
         _check(0 <= self.per_year < math.inf, "rate", self.per_year, "not 0 or more")
         _check(0 < self.share <= 1, "share", self.share, "not above 0 and up to 1")
         _check(all(at >= 0 for at in self.at_years), "at", self.at_years, "not 0 or more")
+        _check(0 <= self.dark_years < math.inf, "dark", self.dark_years, "not 0 or more")
+        good = not (self.dark_years and self.leaves)
+        _check(good, "leaves", self.leaves, "who is dark comes back")
+
+    def keeps_data(self, notice_years: float) -> bool:
+        """Whether those hit are away for too short a time to be given up."""
+        return 0 < self.dark_years < notice_years
 
 
 @dataclass(frozen=True)
@@ -227,6 +237,11 @@ class Scenario:
         """Of all shards."""
         return self.segments * self.n * self.shard_bytes
 
+    def is_dark(self, shock: Shock) -> bool:
+        """Whether a shock only takes nodes offline. Exponential repair knows no noticing: nobody is given up there."""
+        notice = self.repair.notice_years if self.repair.kind == "timed" else math.inf
+        return shock.keeps_data(notice)
+
     def departure_rate(self) -> float:
         """Departures for good per node and year, over all classes."""
         return sum(c.count / c.life.mean for c in self.nodes) / self.node_count
@@ -236,7 +251,7 @@ class Scenario:
         given_up = sum(c.count * c.given_up_per_year(self.repair.notice_years) for c in self.nodes)
         if self.repair.kind == "exponential":
             given_up = 0.0
-        struck = sum(s.per_year * s.share for s in self.shocks)
+        struck = sum(s.per_year * s.share for s in self.shocks if not self.is_dark(s))
         return self.departure_rate() + given_up / self.node_count + struck
 
     def events(self) -> float:

@@ -86,6 +86,10 @@ def _cards(base: Found, series: Series) -> str:
         (f"{100 * series.utilisation:.2g} %", "of the lines' time for repair is used"),
         (f"{series.live_mean[-1]:.1f} of {scenario.n}", "pieces live at the end, on average"),
     ]
+    looked, unreadable = base.dark()
+    if looked:
+        dark = "of the segments could not be read right after a power cut"
+        cards.append((f"{100 * unreadable / looked:.3g} %", dark))
     inner = "".join(
         f'<div class="card"><b>{escape(big)}</b><span>{escape(small)}</span></div>'
         for big, small in cards

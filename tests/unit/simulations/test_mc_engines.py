@@ -99,6 +99,51 @@ def test_poisson_shocks_come_as_often_as_they_should(engine: Engine) -> None:
     agrees(scenario, engine, gone**2)
 
 
+def test_a_power_cut_hides_data_and_loses_none(engine: Engine) -> None:
+    """Each of 6 holders is lit with chance 0.6, and then online with 0.8: 3 of them with the binomial's chance."""
+    nodes = (NodeClass(60, Exponential(1e6), uptime=0.8),)
+    cut = Shock("power", "network", share=0.4, at_years=(0.3,), dark_years=2 / 365.25)
+    scenario = Scenario(nodes, k=3, n=6, r=3, segments=400, shocks=(cut,), years=0.5)
+    found = runs(scenario, engine)
+    assert [o.lost for o in found] == [0] * len(found)
+    assert [o.dark_looked for o in found] == [400] * len(found)
+    assert all(int(o.live[-1, 6]) == 400 for o in found)
+    shares = np.array([o.dark_unreadable / 400 for o in found])
+    error = shares.std(ddof=1) / math.sqrt(len(shares))
+    assert abs(shares.mean() - fewer_than(3, [0.48] * 6)) < 4 * error < 0.15
+
+
+def test_a_power_cut_that_lasts_too_long_is_a_loss(engine: Engine) -> None:
+    nodes = (NodeClass(60, Exponential(1e6), sites=6),)
+    cut = Shock("power", "site", at_years=(0.3,), dark_years=20 / 365.25)
+    scenario = Scenario(nodes, k=2, n=6, r=4, segments=100, shocks=(cut,), years=0.32, replicates=2)
+    for outcome in runs(scenario, engine):
+        assert outcome.dark_looked == 0
+        assert outcome.departures == 10
+        assert outcome.live[-1, :6].sum() > 50
+
+
+@pytest.mark.parametrize(("dark_days", "repaired"), [(0.0, True), (1.0, True), (11.9, False)])
+def test_repair_waits_while_too_few_are_lit(
+    engine: Engine, dark_days: float, repaired: bool
+) -> None:
+    """A fire, noticed after 12 days; meanwhile, on day 6, the power goes for everybody, or it does not."""
+    nodes = (NodeClass(60, Exponential(1e6)),)
+    shocks = [Shock("fire", "network", share=0.3, at_years=(0.1,))]
+    if dark_days:
+        day = 0.1 + 6 / 365.25
+        dark = dark_days / 365.25
+        shocks.append(Shock("power", "network", at_years=(day,), dark_years=dark))
+    scenario = Scenario(
+        nodes, k=2, n=6, r=6, segments=100, segment_bytes=1e6, shocks=tuple(shocks), replicates=2,
+        repair=Repair(notice_years=12 / 365.25, bandwidth=1.0), years=0.1 + 13 / 365.25,
+    )  # fmt: skip
+    made = [int(o.made.sum()) for o in runs(scenario, engine)]
+    assert all((count > 100) == repaired for count in made)
+    if not repaired:
+        assert sum(made) == 0
+
+
 def test_an_institute_leaves_and_is_not_replaced(engine: Engine) -> None:
     nodes = (NodeClass(40, Exponential(1e6), sites=4),)
     leaving = Shock("leaving", "site", leaves=True, at_years=(0.5,))
