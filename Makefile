@@ -1,6 +1,7 @@
 # What people type.  Needs only Python >= 3.11, git and make; everything else is installed into $(VENV).
 #
 #   make demo      a local network of 12 node processes loses holders and gives the data back
+#   make theseus   every node of a network is killed and replaced, and the data is still there; minutes
 #   make test      the test suite (what .ci/run calls, after the linters)
 #   make nightly   the long tests too
 #   make lint      ruff, mypy, import-linter
@@ -26,10 +27,10 @@ BENCH_OUT ?= bench.json
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test nightly bench bench-peers lint format wheel clean
+.PHONY: help demo theseus test nightly bench bench-peers lint format wheel clean
 
 help:
-	@sed -n '3,9s/^# *//p' Makefile
+	@sed -n '3,10s/^# *//p' Makefile
 
 # The stamps make each set of packages be installed once, and again when pyproject.toml changes.
 $(VENV)/.stamp-pip:
@@ -56,6 +57,9 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-test
 
 demo: $(VENV)/.stamp-run
 	@$(BIN)/python -m potsherd.cli.demo
+
+theseus: $(VENV)/.stamp-run
+	@$(BIN)/python -m potsherd.cli.theseus
 
 test: $(VENV)/.stamp-test
 	$(PYTEST) -m "not nightly" $(PYTEST_ARGS)

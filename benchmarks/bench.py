@@ -16,8 +16,9 @@ from pathlib import Path
 from bench_kit import Report
 from bench_network import idle_nodes, large_files, small_files, start_up
 from bench_primitives import primitives
+from bench_repair import repair
 
-PARTS = ("primitives", "start", "idle", "tmpfs", "disk", "small", "plain")
+PARTS = ("primitives", "start", "idle", "tmpfs", "disk", "small", "plain", "repair")
 
 
 def _arguments() -> argparse.Namespace:
@@ -52,6 +53,9 @@ def main() -> None:
         "small": lambda: small_files(report, a.tmpfs, a.files),
         "plain": lambda: large_files(
             report, a.tmpfs, [64], codes=[(3, 10)], repeats=a.repeats, plain=True
+        ),
+        "repair": lambda: repair(
+            report, a.tmpfs, [mib for mib in a.sizes if mib >= 64], repeats=a.repeats
         ),
     }
     for name in a.only:

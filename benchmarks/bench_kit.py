@@ -134,17 +134,24 @@ def free_port() -> int:
 class Lab:
     """N node processes on loopback below one folder, and clients as processes of their own.
 
-    `plain`: everything as without the extra [fast], for the processes of this network only.
+    `plain`: everything as without the extra [fast], for the processes of this network only. `options`: more
+    of `lab up`.
     """
 
     def __init__(
-        self, folder: Path, nodes: int, *, quota: str = "40GB", plain: bool = False
+        self,
+        folder: Path,
+        nodes: int,
+        *,
+        quota: str = "40GB",
+        plain: bool = False,
+        options: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.home = folder / "home"
         self._environment = _environment(folder, self.home, plain=plain)
         self.home.mkdir(mode=0o700, parents=True)
-        self.run("lab", "up", "--nodes", str(nodes), "--quota", quota)
+        self.run("lab", "up", "--nodes", str(nodes), "--quota", quota, *options)
         state = json.loads((self.home / "lab/lab.json").read_text())
         self.pids = [int(node["process"]["pid"]) for node in state["nodes"]]
 
@@ -200,10 +207,12 @@ def _environment(folder: Path, home: Path, *, plain: bool) -> dict[str, str]:
 
 
 @contextmanager
-def lab(base: Path, nodes: int, *, plain: bool = False) -> Iterator[Lab]:
+def lab(
+    base: Path, nodes: int, *, plain: bool = False, options: Sequence[str] = ()
+) -> Iterator[Lab]:
     """A `Lab` in a folder of its own below `base`."""
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=base))
-    made = Lab(folder, nodes, plain=plain)
+    made = Lab(folder, nodes, plain=plain, options=options)
     try:
         yield made
     finally:

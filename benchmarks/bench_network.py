@@ -81,6 +81,7 @@ def _one_size(report: Report, network: Lab, mib: int, k: int, n: int, repeats: i
             client_peak_MB=max(run["client_peak_mb"] for run in found),
             lag_max_ms=median(found, "lag_max_ms"),
             lag_p99_ms=median(found, "lag_p99_ms"),
+            blocked_max_ms=median(found, "blocked_max_ms"),
         )
 
 

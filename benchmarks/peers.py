@@ -28,6 +28,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench_kit import MB, Lab, Report, cpu_of, free_port, lab, make_file, median
+from bench_repair import LOST, repair_once
+from bench_repair import K as REPAIR_K
+from bench_repair import N as REPAIR_N
 
 from potsherd.crypto.eris.backend import PlainBackend, self_check
 from potsherd.erasure.code import Code
@@ -130,11 +133,11 @@ class Tahoe:
     def _await_file(self, path: Path) -> str:
         return _wait(lambda: path.exists() and path.read_text().strip()) or ""
 
-    def _await_connected(self) -> None:
+    def _await_connected(self, wanted: int | None = None) -> None:
         def connected() -> bool:
             servers = json.loads(self._ask("GET", "/?t=json"))["servers"]
             up = [s for s in servers if str(s["connection_status"]).lower().startswith("connected")]
-            return len(up) == self._n
+            return len(up) == (self._n if wanted is None else wanted)
 
         def quietly() -> bool:
             with contextlib.suppress(OSError, ValueError, KeyError, http.client.HTTPException):
@@ -165,6 +168,21 @@ class Tahoe:
         with contextlib.closing(self._connection()) as web, target.open("wb") as file:
             web.request("GET", "/uri/" + urllib.parse.quote(capability))
             shutil.copyfileobj(_checked(web.getresponse()), file, 2**20)
+
+    def kill_stores(self, count: int) -> None:
+        """SIGKILL the first of the storage nodes; returns when the client has noticed."""
+        for process in self._processes[1 : 1 + count]:
+            process.kill()
+            process.wait()
+        self._await_connected(self._n - count)
+
+    def repair(self, capability: str) -> None:
+        """Have missing shares made anew by the client and placed on the nodes that are left."""
+        query = "?t=check&repair=true&output=JSON"
+        answer = self._ask("POST", "/uri/" + urllib.parse.quote(capability) + query)
+        found = json.loads(answer)
+        assert found["repair-attempted"]
+        assert found["repair-successful"]
 
     def verify(self, capability: str) -> None:
         """Have every share read and checked."""
@@ -278,6 +296,32 @@ def _compare(
     )
 
 
+def repairs(report: Report, folder: Path, sizes: Sequence[int], repeats: int) -> None:
+    """Three of ten holders lost: Tahoe-LAFS's client repairs when asked, potsherd's holders by themselves."""
+    report.table(
+        f"Repair, Tahoe-LAFS and potsherd: {LOST} of {REPAIR_N} holders lost on {folder}",
+        "Tahoe-LAFS: check --repair, from the asking to the answer. potsherd: from the begin of the repair to "
+        "the last receipt.",
+    )
+    for mib in sizes:
+        count = 1 if mib > 512 else repeats
+        with tempfile.TemporaryDirectory(prefix="tahoe-", dir=folder) as base:
+            theirs = _their_repairs(Path(base), mib * 2**20, count)
+        ours = [repair_once(folder, mib, number) for number in range(count)]
+        _compare(report, "repair", mib, ours, theirs)
+
+
+def _their_repairs(base: Path, size: int, count: int) -> list[dict[str, float]]:
+    with Tahoe(base / "grid", REPAIR_K, REPAIR_N) as grid:
+        found = []
+        for number in range(count):
+            source = make_file(base / "source", size, seed=number)
+            found.append(grid.put(source))
+            source.unlink()
+        grid.kill_stores(LOST)
+        return [_timed(grid.pids, functools.partial(grid.repair, c)) for c in found]
+
+
 # --- zfec and eris --------------------------------------------------------------------------------
 
 
@@ -335,7 +379,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tmpfs", type=Path, default=Path("/dev/shm"))
     parser.add_argument("--disk", type=Path, default=Path(tempfile.gettempdir()))
-    parser.add_argument("--only", nargs="*", default=["zfec", "eris", "tmpfs", "disk", "wide"])
+    parser.add_argument(
+        "--only", nargs="*", default=["zfec", "eris", "tmpfs", "disk", "wide", "repair"]
+    )
     a = parser.parse_args()
     report = Report()
     report.note(", ".join(f"{name} {value}" for name, value in report.machine.items()))
@@ -345,6 +391,9 @@ def main() -> None:
         "tmpfs": lambda: tahoe(report, a.tmpfs, a.sizes, (3, 10), a.repeats),
         "disk": lambda: tahoe(report, a.disk, a.sizes, (3, 10), a.repeats),
         "wide": lambda: tahoe(report, a.tmpfs, [max(a.sizes)], (10, 30), a.repeats),
+        "repair": lambda: repairs(
+            report, a.tmpfs, [mib for mib in a.sizes if mib >= 64], a.repeats
+        ),
     }
     for name in a.only:
         try:

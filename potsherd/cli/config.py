@@ -24,6 +24,7 @@ __all__ = [
     "Config",
     "Setting",
     "Value",
+    "parse_setting",
     "read_file",
     "template",
     "unknown_variables",
@@ -34,6 +35,10 @@ FILE_BYTES_MAX = 64 * 1024
 """Bytes of a configuration file; a longer one is refused unread."""
 ENVIRONMENT_OTHER = frozenset({"POTSHERD_HOME", "POTSHERD_DEBUG", "POTSHERD_CHECKOUT"})
 """Variables with our prefix that are no settings."""
+RATE_MIN = 65_536
+"""Bytes a second of a rate, at least: with less no repair would ever come to its end."""
+TIMERS = ("normal", "fast")
+"""Names of `potsherd.node.pace`, which is not imported for every command."""
 
 
 def _text(raw: Any) -> str:
@@ -56,6 +61,20 @@ def _code_number(raw: Any) -> int:
     ):
         raise UsageError(f"{raw!r} is not a number from 1 to 255")
     return int(text)
+
+
+def _rate(raw: Any) -> int:
+    found = _size(raw)
+    if found < RATE_MIN:
+        raise UsageError(f"{raw!r} is less than {RATE_MIN} bytes a second")
+    return found
+
+
+def _timers(raw: Any) -> str:
+    found = _text(raw)
+    if found not in TIMERS:
+        raise UsageError(f"{found!r} is none of: {', '.join(TIMERS)}")
+    return found
 
 
 def _address(raw: Any) -> str:
@@ -126,8 +145,29 @@ SETTINGS: tuple[Setting, ...] = (
         '"building 7"',
         "Where the machine stands; pieces are spread over sites.",
     ),
+    Setting(
+        "node.repair_rate",
+        "node",
+        _rate,
+        4 * 2**20,
+        '"4MiB"',
+        "What repairs by this node may move in a second, in and out together.",
+    ),
+    Setting(
+        "node.timers",
+        "node",
+        _timers,
+        "normal",
+        '"normal"',
+        "normal, or fast: for labs only, gives a silent node up after 20 seconds.",
+    ),
 )
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
+
+
+def parse_setting(key: str, raw: Any) -> Any:
+    """A value as that setting reads it. Raises UsageError for one that it does not take."""
+    return _BY_KEY[key].parse(raw)
 
 
 @dataclass(frozen=True)

@@ -48,24 +48,31 @@ class Terminal:
     def ask(self, *arguments: str) -> list[dict[str, Any]]:
         """The same with --json, for what the next step needs to know."""
         say(f"$ potsherd {' '.join(arguments)} --json")
+        code, rows = self.look(*arguments)
+        if code:
+            raise subprocess.CalledProcessError(code, self._command(arguments))
+        return rows
+
+    def look(self, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
+        """Exit code and what a command says with --json; shows nothing."""
         ended = subprocess.run(
             self._command((*arguments, "--json")),
             env=self._environment,
             cwd=self.folder,
-            check=True,
-            stdout=subprocess.PIPE,
+            check=False,
+            capture_output=True,
         )
-        return [json.loads(line) for line in ended.stdout.splitlines()]
+        return ended.returncode, [json.loads(line) for line in ended.stdout.splitlines()]
 
     @staticmethod
     def _command(arguments: tuple[str, ...]) -> list[str]:
         return [sys.executable, "-m", "potsherd", *arguments]
 
     @contextmanager
-    def lab(self, nodes: int) -> Iterator[None]:
+    def lab(self, nodes: int, *options: str) -> Iterator[None]:
         """A local network while the block runs; taken down whatever happens."""
         try:
-            self.potsherd("lab", "up", "--nodes", str(nodes))
+            self.potsherd("lab", "up", "--nodes", str(nodes), *options)
             yield
         finally:
             self.potsherd("lab", "down")

@@ -13,7 +13,19 @@ from typing import Any, NoReturn
 
 import typer
 
-from potsherd.cli import data, keeping, lab, network, node, retrieve, setup, store
+from potsherd.cli import (
+    data,
+    keeping,
+    lab,
+    network,
+    node,
+    plan,
+    repairing,
+    retrieve,
+    setup,
+    simulate,
+    store,
+)
 from potsherd.cli.output import Output
 from potsherd.errors import PotsherdError
 
@@ -42,10 +54,14 @@ app.command()(keeping.renew)
 app.command()(keeping.withdraw)
 for _verb in (retrieve.ls, retrieve.stat, retrieve.verify, retrieve.get, retrieve.cat):
     app.command()(_verb)
+app.command()(repairing.repair)
+app.command()(repairing.why)
 app.command("peers")(data.peers)
 network.register(app)
 node.register(app)
 lab.register(app)
+app.command("plan")(plan.plan)
+simulate.register(app)
 
 
 def _version(value: bool) -> None:

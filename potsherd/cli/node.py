@@ -67,18 +67,22 @@ def run_(
 
 def _settings(command: Command, bootstrap: list[str]) -> NodeSettings:
     from potsherd.cli.units import parse_address
+    from potsherd.node.pace import at_pace
+    from potsherd.node.repair.settings import RepairSettings
     from potsherd.node.settings import NodeSettings
 
     config = command.config
     advertise = config["node.advertise"]
-    return NodeSettings(
+    settings = NodeSettings(
         quota_bytes=config["node.quota"],
         listen=parse_address(config["node.listen"]),
         public_address=None if advertise is None else parse_address(advertise),
         site=config["node.site"],
         bootstrap=tuple(parse_bootstrap(text) for text in bootstrap),
         join_retry_s=JOIN_RETRY_S,
+        repair=RepairSettings(bytes_per_s=config["node.repair_rate"]),
     )
+    return at_pace(settings, config["node.timers"])
 
 
 def _ready(command: Command, node: Node) -> None:
@@ -163,9 +167,10 @@ def _keeping_lines(state: dict[str, Any]) -> list[str]:
         lines.append(
             f"repair   {repairs['needing']} segments need it, {repairs['repaired']} pieces rebuilt since then"
         )
+    lines += _audit_lines(state["upkeep"]["auditing"])
     if repairs["inconsistent"]:
         lines.append(
-            f"damaged  {len(repairs['inconsistent'])} segments were coded wrongly by their owner"
+            f"miscoded {len(repairs['inconsistent'])} segments were coded wrongly by their owner"
         )
     if kept["dropped"] or kept["ending"] or kept["waiting"]:
         lines.append(
@@ -179,6 +184,29 @@ def _keeping_lines(state: dict[str, Any]) -> list[str]:
     if state["leaving"]["mode"]:
         lines.append(f"asked    {progress_text(state['leaving'])}")
     return lines + [line for trouble in state["troubles"] for line in _trouble_lines(trouble)]
+
+
+def _audit_lines(auditing: dict[str, Any]) -> list[str]:
+    """When others were last read, and this disk; what was found."""
+    from potsherd.cli.units import format_date
+
+    audits, scrub = auditing["audits"], auditing["scrub"]
+    last = format_date(audits["newest"]) if audits["newest"] else "none yet"
+    lines = [
+        f"audits   last {last}; {audits['proofs']} pieces of others remembered as proven; since start "
+        f"{audits['passed']} right, {audits['failed']} wrong, {audits['silent']} not answered"
+    ]
+    read = (
+        f"read to the end {format_date(scrub['finished'])}" if scrub["finished"] else "not read yet"
+    )
+    if scrub["began"]:
+        read += f", reading since {format_date(scrub['began'])}"
+    lines.append(
+        f"disk     {read}; since start {scrub['found']} damaged cells found, {scrub['mended']} pieces mended"
+    )
+    if scrub["damaged"]:
+        lines.append(f"DAMAGED  {scrub['damaged']} pieces on this disk, being rebuilt from others")
+    return lines
 
 
 def _trouble_lines(trouble: dict[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from potsherd.datasets.operations import Listed, StatReport, VerifyReport
     from potsherd.node.retention import Verdict
 
-__all__ = ["cat", "get", "ls", "stat", "verify"]
+__all__ = ["cat", "get", "health_lines", "ls", "raise_for", "segment_rows", "stat", "verify"]
 
 SHOWN_MAX = 20
 """Segments and damaged files that text names one by one; JSON has all."""
@@ -97,7 +97,7 @@ def stat(name: DatasetName, network: NetworkName = None, as_json: JsonFlag = Fal
     found = resolved(command, name)
     report = run(_stat(command, found, network))
     command.output.show("stat", _stat_text(report), **report.as_json())
-    _raise_for(report.health)
+    raise_for(report.health)
 
 
 async def _stat(command: Command, found: Resolved, flag: str | None) -> StatReport:
@@ -118,8 +118,9 @@ def _stat_text(report: StatReport) -> str:
             f"created   {format_date(info.created)}",
             f"content   {format_count(totals.files, 'file')}, {format_count(totals.folders, 'folder')}, "
             f"{format_size(totals.content_bytes)}; encrypted {format_size(report.stream_bytes)}",
-            *_health_lines(report.health),
+            *health_lines(report.health),
             *_standing_lines(report),
+            _audits_line(report),
             *_forecast_lines(report),
         )
     )
@@ -148,6 +149,22 @@ def _standing_lines(report: StatReport) -> list[str]:
     return [*lines, f"kept      {_keeping_text(standing.keeping)}"]
 
 
+def _audits_line(report: StatReport) -> str:
+    from potsherd.cli.units import format_count, format_duration
+
+    audits = report.audits
+    if not audits.pieces:
+        return "audits    none yet that a holder remembers"
+    ago = format_duration(report.health.proven_at - audits.oldest)
+    where = (
+        f" in {format_count(audits.segments, 'segment')}" if len(report.health.segments) > 1 else ""
+    )
+    return (
+        f"audits    {audits.pieces} of {audits.of} pieces{where} read by other holders, as these say: "
+        f"one random cell each, the longest ago {ago} ago"
+    )
+
+
 def _keeping_text(verdict: Verdict | None) -> str:
     from potsherd.cli.units import format_date
     from potsherd.node.retention import FOREVER
@@ -170,7 +187,7 @@ def _forecast_lines(report: StatReport) -> list[str]:
     return [f"forecast  lost: {first};", *(f"          {clause}" for clause in rest)]
 
 
-def _health_lines(health: Health) -> list[str]:
+def health_lines(health: Health) -> list[str]:
     """In words: what was proven, how, and how much more may go."""
     from potsherd.cli.units import format_count, format_duration
 
@@ -190,7 +207,7 @@ def _health_lines(health: Health) -> list[str]:
     ]
     if missing:
         lines.append(f"missing   {', '.join(missing)}")
-    troubled = [(g, s) for g in health.segments for s in g.shards if not s.live]
+    troubled = [(g, s) for g in health.segments for s in g.shards if not (s.live or g.replaced(s))]
     lines += [
         f"  piece {shard.index} of {segment.segment_id.hex()[:16]} on {shard.key.hex()[:16]}: {shard.trouble}"
         + (
@@ -202,11 +219,15 @@ def _health_lines(health: Health) -> list[str]:
     ]
     if len(troubled) > SHOWN_MAX:
         lines.append(f"  and {len(troubled) - SHOWN_MAX} more")
+    replaced = {s.key for g in health.segments for s in g.shards if g.replaced(s)}
+    if replaced:
+        nodes = format_count(len(replaced), "node")
+        lines.append(f"replaced  {nodes} that kept pieces before and do not answer")
     return lines
 
 
-def _raise_for(health: Health) -> None:
-    """Exit codes 5 and 6."""
+def raise_for(health: Health) -> None:
+    """Exit codes 5 and 6. Raises NotEnoughShards, BelowTarget."""
     from potsherd.errors import BelowTarget, NotEnoughShards
 
     weakest = health.weakest
@@ -244,9 +265,9 @@ def verify(
         "cells": health.cells,
         "cells_proven": health.cells_proven,
         "on_target": health.on_target,
-        "segments": _segment_rows(health),
+        "segments": segment_rows(health),
     }
-    lines = _health_lines(health)
+    lines = health_lines(health)
     if content is not None:
         fields |= {
             "files": content.files,
@@ -256,12 +277,13 @@ def verify(
         lines.append(f"content   {content.files} files read and right, {len(content.failures)} not")
     command.output.show("verify", "\n".join(lines), **fields)
     _notes(command.output, content)
-    _raise_for(health)
+    raise_for(health)
     if content is not None and content.failures:
         raise content.failures[0].error
 
 
-def _segment_rows(health: Health) -> list[dict[str, Any]]:
+def segment_rows(health: Health) -> list[dict[str, Any]]:
+    """What JSON says of each segment and its pieces."""
     return [
         {
             "segment": segment.segment_id,

@@ -29,6 +29,10 @@ def put(
     n: Annotated[
         int | None, typer.Option("--n", min=1, max=255, help="Pieces stored in all.")
     ] = None,
+    r: Annotated[
+        int | None,
+        typer.Option("--r", min=1, max=255, help="Repair starts when fewer pieces are left."),
+    ] = None,
     public: Annotated[
         bool,
         typer.Option("--public", help="Equal content becomes equal ciphertext, for everybody."),
@@ -65,6 +69,7 @@ def put(
         name=name,
         k=code[0],
         n=code[1],
+        r=r,
         public=public,
         dry_run=dry_run,
         until=until,

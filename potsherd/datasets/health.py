@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from potsherd.datasets.manifest import SegmentRef
@@ -86,6 +87,11 @@ class SegmentHealth:
             rank = STATES.index(shard.state)
             best[shard.index] = min(rank, best.get(shard.index, rank))
         return sum(STATES[rank] == state for rank in best.values())
+
+    def replaced(self, shard: ShardHealth) -> bool:
+        """Whether its node does not answer, and another one has proven the same index."""
+        silent = shard.state in ("away", "gone")
+        return silent and any(s.live and s.index == shard.index for s in self.shards)
 
     @property
     def survives(self) -> int:
@@ -170,6 +176,9 @@ async def _segment(
         await reader.locate()
     except NotFoundError:
         return SegmentHealth(name.segment_id, name.k, name.n, 0, 0, ())
+    if len(reader.holders) < name.n:
+        with suppress(PotsherdError):  # one roster may be short
+            await reader.ask_others()
     holders = [holder for holders in reader.holders.values() for holder in holders]
 
     async def one(holder: Holder) -> ShardHealth:

@@ -18,11 +18,12 @@ from potsherd.datasets.stream import WrittenSegment
 from potsherd.erasure.descriptor import Entry
 from potsherd.erasure.layout import STANDARD as STANDARD_LIMITS
 from potsherd.erasure.layout import Geometry, Limits
+from potsherd.erasure.segment import StreamPart
 from potsherd.errors import UsageError
 from potsherd.node.pusher import CommittedSegment, PushPlan, SegmentPusher
 from potsherd.node.reader import SegmentReader, find_entry
 from potsherd.node.session import Session
-from potsherd.ports import Address, Buffer
+from potsherd.ports import Address
 
 __all__ = ["CodeChoice", "NetworkSink", "NetworkSource"]
 
@@ -97,9 +98,9 @@ class NetworkSink:
             raise UsageError("no segment has begun")
         return self._pusher
 
-    async def rows(self, data: Buffer, *, cell_size: int) -> None:
+    async def rows(self, parts: Sequence[StreamPart], *, cell_size: int) -> None:
         """See SegmentSink."""
-        await self._current().push_rows(data, cell_size=cell_size)
+        await self._current().push_parts(parts, cell_size=cell_size)
 
     async def finish(
         self, *, stream_length: int, cell_size: int, rows: int, entry: EntryTuple | None

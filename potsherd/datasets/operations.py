@@ -10,6 +10,7 @@ Every function takes a `Context`; reports are frozen and say what was measured, 
 from __future__ import annotations
 
 from potsherd.datasets.context import Context, connect
+from potsherd.datasets.repairing import RepairReport, repair
 from potsherd.datasets.retrieving import (
     Listed,
     StatReport,
@@ -29,6 +30,7 @@ __all__ = [
     "Listed",
     "PutOptions",
     "PutReport",
+    "RepairReport",
     "StatReport",
     "VerifyReport",
     "cat",
@@ -39,6 +41,7 @@ __all__ = [
     "open_dataset",
     "put",
     "recover",
+    "repair",
     "stat",
     "verify",
 ]

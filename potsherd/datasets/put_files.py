@@ -13,9 +13,10 @@ from potsherd.datasets.content import ContentHash, EncodedFile, SourceFile, enco
 from potsherd.datasets.spool import BATCH_ENTRIES, CommittedSegmentRow, FileResult, Found, Spool
 from potsherd.datasets.stream import StreamWriter
 from potsherd.erasure.layout import Extent
+from potsherd.erasure.segment import StreamPart
 from potsherd.erasure.stream import Close, Mode, Placed, Put, Step, StreamLayout
 from potsherd.errors import ChangedError
-from potsherd.ports import Buffer, Env
+from potsherd.ports import Env
 
 __all__ = ["FileStream", "Mark"]
 
@@ -88,7 +89,7 @@ class FileStream:
         self._unplaced: dict[int, FileResult] = {}
         self._placed: list[FileResult] = []
         self._closed = False
-        self.held: list[Buffer] = []
+        self.held: list[StreamPart] = []
         """Blocks of all files, as long as it is not decided how they are laid out: less than a row."""
         self.end = (0, 0)
         """Segment and offset behind the last byte laid out."""
@@ -166,7 +167,7 @@ class FileStream:
         encoded = iter(await task)
         waiting.popleft()
         steps: list[Step] = []
-        data: list[Buffer] = []
+        data: list[StreamPart] = []
         for file in group.files:
             if file.key in group.done:
                 steps += self._pass_over(file)
@@ -186,11 +187,11 @@ class FileStream:
         self._settle_places(steps)
         return [step for step in steps if not isinstance(step, Put)]
 
-    def _whole_file(self, file: EncodedFile, data: list[Buffer]) -> list[Step]:
+    def _whole_file(self, file: EncodedFile, data: list[StreamPart]) -> list[Step]:
         encoded = file.encoded
         number = self._layout.encodings
         steps = self._layout.begin(encoded.capability.block_size)
-        data.append(encoded.blocks)
+        data.append(StreamPart(encoded.blocks, encoded.references))
         added = self._layout.add(len(encoded.blocks))
         if len(added) > 1:  # it goes over the end of a segment
             self._note(_Digest(file.found.key), added, encoded.references, len(encoded.blocks))
@@ -253,7 +254,7 @@ class FileStream:
             size = len(batch.blocks)
             steps = self._layout.add(size)
             self._note(digest, steps, batch.references, size)
-            await self._write(steps, [batch.blocks])
+            await self._write(steps, [StreamPart(batch.blocks, batch.references)])
 
     def _note(self, digest: _Digest, steps: Sequence[Step], references: bytes, size: int) -> None:
         """Follow a file's blocks; where a segment ends among them, leave or compare a mark."""
@@ -280,7 +281,7 @@ class FileStream:
 
     # --- into the stream -----------------------------------------------------------------------------
 
-    async def _write(self, steps: Sequence[Step], data: list[Buffer]) -> None:
+    async def _write(self, steps: Sequence[Step], data: list[StreamPart]) -> None:
         if self._layout.mode is Mode.UNDECIDED:
             self.held += data
             return

@@ -12,6 +12,7 @@ from potsherd.crypto.eris import ReadCapability
 from potsherd.crypto.hashing import head_locator
 from potsherd.crypto.keys import DatasetKeys, Genesis, Master
 from potsherd.datasets import get as local
+from potsherd.datasets.audits import Audited, audited
 from potsherd.datasets.context import Context
 from potsherd.datasets.health import Health, examine
 from potsherd.datasets.library import Archive, Dataset, Library, StoredSegment
@@ -137,6 +138,8 @@ class StatReport:
     forecast: Forecast | None
     """Chance of loss within a year; None when a segment could not even be described."""
     standing: Standing
+    audits: Audited
+    """What holders say of audits among themselves."""
 
     @property
     def stream_bytes(self) -> int:
@@ -177,6 +180,7 @@ class StatReport:
             "cells": self.health.cells,
             "cells_proven": self.health.cells_proven,
             "proof": "every cell" if self.health.deep else "one random cell of each piece",
+            "audits": vars(self.audits),
             "forecast": _forecast_json(self.forecast),
             "segments": [
                 {
@@ -237,8 +241,9 @@ async def stat(context: Context, capability: ReadCapability) -> StatReport:
     expected = await outlook(context.session, health, domains)
     entry = archive.entry.segment
     standing = await look(context.session, entry, health, domains)
+    told = await audited(context.session, health)
     info = archive.manifest.info
-    return StatReport(info, capability, entry.segment_id, health, expected, standing)
+    return StatReport(info, capability, entry.segment_id, health, expected, standing, told)
 
 
 @dataclass(frozen=True)

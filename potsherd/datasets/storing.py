@@ -34,7 +34,7 @@ from potsherd.datasets.spool import Spool
 from potsherd.erasure.descriptor import default_code, defaults
 from potsherd.errors import PeerError, PotsherdError, RefusedError, UsageError
 
-__all__ = ["PutOptions", "PutReport", "choose_code", "put"]
+__all__ = ["Desk", "PutOptions", "PutReport", "choose_code", "put"]
 
 
 COUNTS_MAX = 3
@@ -49,6 +49,8 @@ class PutOptions:
     name: str | None = None
     k: int | None = None
     n: int | None = None
+    r: int | None = None
+    """Repair starts when fewer pieces are left."""
     public: bool = False
     dry_run: bool = False
     until: int = 0
@@ -106,8 +108,8 @@ class PutReport:
         return self.placed - self.k
 
 
-def choose_code(donors: int, k: int | None, n: int | None) -> CodeChoice:
-    """The code asked for, or the default for so many live donors.
+def choose_code(donors: int, k: int | None, n: int | None, r: int | None = None) -> CodeChoice:
+    """The code asked for, or the default for so many live donors; with `r` repair starts below that.
 
     Raises UsageError for an impossible code, RefusedError when there are fewer donors than n: nothing is placed
     twice to make up the number.
@@ -120,15 +122,24 @@ def choose_code(donors: int, k: int | None, n: int | None) -> CodeChoice:
         )
     if k is None or n is None:
         chosen = default_code(donors)
-        return CodeChoice(*chosen, defaults(chosen.k, chosen.n)[1])
-    r, w = defaults(k, n)
+        return _with_repair(chosen.k, chosen.n, chosen.r if r is None else r)
     if n > donors:
+        defaults(k, n)  # an impossible code is that, whoever answers
         fitting = default_code(donors)
         raise RefusedError(
             f"{n} pieces need {n} donors, and only {donors} answer",
             remedy=f"with the default for {donors} donors: --k {fitting.k} --n {fitting.n}",
         )
-    return CodeChoice(k, n, r, w)
+    return _with_repair(k, n, defaults(k, n)[0] if r is None else r)
+
+
+def _with_repair(k: int, n: int, r: int) -> CodeChoice:
+    if not k <= r <= n:
+        raise UsageError(
+            f"repair below {r} pieces of a {k}-of-{n} code",
+            remedy=f"--r is from {k}, where nothing may go any more, to {n}: repair at the first loss",
+        )
+    return CodeChoice(k, n, r, -(-(r + n) // 2))
 
 
 async def put(
@@ -147,7 +158,7 @@ async def put(
     """
     start = context.env.monotonic()
     donors = await _count_donors(context, options.n or 0)
-    code = choose_code(donors, options.k, options.n)
+    code = choose_code(donors, options.k, options.n, options.r)
     desk = await context.env.offload(Desk.open, context.home, context.network, paths, options)
     try:
         summary, planned = await _prepare(context, desk, paths, options, code, donors)
@@ -273,7 +284,7 @@ class Desk:
         state = blake2b(digest_size=10)
         absolute = [os.fsencode(Path(os.fsdecode(path)).absolute()) for path in paths]
         facts: tuple[object, ...] = (network.config.network_id, options.name)
-        facts += (options.k, options.n, options.public)
+        facts += (options.k, options.n, options.public, *([options.r] if options.r else []))
         if options.until:
             # a duration is the same wish whenever it is said; a day is one by itself
             facts += (options.keep_s or options.until,)

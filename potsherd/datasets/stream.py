@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from potsherd.erasure.layout import STANDARD, Limits
+from potsherd.erasure.merkle import HASH_SIZE
+from potsherd.erasure.segment import StreamPart
 from potsherd.erasure.stream import Close, Pad, Placed, Put, Step
 from potsherd.errors import UsageError
 from potsherd.ports import Buffer
@@ -35,7 +37,7 @@ class SegmentSink(Protocol):
     async def begin(self, segment_number: int, placement_key: bytes, stream_bytes_max: int) -> None:
         """A segment begins whose stream is not longer: whole rows, or if it is small less than one row."""
 
-    async def rows(self, data: Buffer, *, cell_size: int) -> None:
+    async def rows(self, parts: Sequence[StreamPart], *, cell_size: int) -> None:
         """Whole rows of k cells, in order; the last one filled up with zeros. Returns when more may come."""
 
     async def finish(
@@ -85,36 +87,64 @@ class StreamWriter:
         """Acknowledged ones, by number; complete after `settle`."""
         self.bytes_sent = 0
         """Bytes of stream handed to the sink."""
-        self._pending: list[Buffer] = []
+        self._pending: list[StreamPart] = []
         self._size = 0
         self._open: int | None = None
         self._rows = 0
         self._flight: asyncio.Task[None] | None = None
 
     async def write(
-        self, steps: Sequence[Step], data: Iterable[Buffer] = (), *, entry: Entry | None = None
+        self,
+        steps: Sequence[Step],
+        data: Iterable[Buffer | StreamPart] = (),
+        *,
+        entry: Entry | None = None,
     ) -> None:
         """Carry out steps; `data` are the bytes of their `Put`s. `entry` belongs to the last segment.
 
+        References that come with the data spare their cells a second hash.
+
         Bytes of segments that are committed already are dropped.
         """
-        waiting = deque(memoryview(part).cast("B") for part in data if len(part))
+        waiting = deque(part for part in map(self._known, data) if len(part.data))
         for step in steps:
             if isinstance(step, Placed):
                 continue
-            parts = _take(waiting, step.length) if isinstance(step, Put) else []
+            parts = self._take(waiting, step.length) if isinstance(step, Put) else []
             if step.segment_number < self._skip:
                 continue
             if isinstance(step, Close):
                 await self._close_segment(step, entry)
                 continue
             if isinstance(step, Pad):
-                parts = [bytes(step.length)]
+                parts = [StreamPart(bytes(step.length))]
             if self._open is None:
                 await self._begin(step.segment_number, steps)
             await self._add(parts)
         if waiting:
             raise UsageError("bytes that no step puts anywhere")
+
+    def _take(self, waiting: deque[StreamPart], length: int) -> list[StreamPart]:
+        """The next `length` bytes."""
+        parts: list[StreamPart] = []
+        while length and waiting:
+            part = waiting.popleft()
+            if len(part.data) > length:
+                part, rest = part.cut(length, self._limits.cell_size)
+                waiting.appendleft(rest)
+            parts.append(part)
+            length -= len(part.data)
+        if length:
+            raise UsageError("a step without its bytes")
+        return parts
+
+    def _known(self, data: Buffer | StreamPart) -> StreamPart:
+        """References of smaller blocks than a cell are of no use here."""
+        if not isinstance(data, StreamPart):
+            return StreamPart(data)
+        cells, rest = divmod(len(data.data), self._limits.cell_size)
+        fits = not rest and len(data.references) == cells * HASH_SIZE
+        return data if fits else StreamPart(data.data)
 
     async def settle(self) -> None:
         """Wait until the sink has done what it was given; raises what it raised."""
@@ -143,21 +173,21 @@ class StreamWriter:
         key = self._placement_key(number)
         await self._launch(lambda: self._sink.begin(number, key, size))
 
-    async def _add(self, parts: Iterable[Buffer]) -> None:
+    async def _add(self, parts: Iterable[StreamPart]) -> None:
         for part in parts:
             self._pending.append(part)
-            self._size += len(part)
+            self._size += len(part.data)
         row_bytes = self._limits.row_bytes(self._k)
         if self._size >= max(FLUSH_BYTES, row_bytes):
             await self._flush(self._size - self._size % row_bytes, self._limits.cell_size)
 
     async def _flush(self, size: int, cell_size: int) -> None:
-        joined = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
-        rest = memoryview(joined)[size:]
-        self._pending = [bytes(rest)] if rest else []  # a copy: the rest is short, the whole is not
-        self._size = len(rest)
+        waiting = deque(self._pending)
+        rows = self._take(waiting, size)
+        if cell_size != self._limits.cell_size:
+            rows = [StreamPart(part.data) for part in rows]
+        self._pending, self._size = list(waiting), self._size - size
         self._rows += size // (self._k * cell_size)
-        rows = memoryview(joined)[:size]
         await self._launch(lambda: self._sink.rows(rows, cell_size=cell_size))
         self.bytes_sent += size
 
@@ -169,7 +199,7 @@ class StreamWriter:
             cell_size = self._limits.small_cell(self._k, step.stream_length)
         missing = -self._size % (self._k * cell_size)
         if self._size:
-            self._pending.append(bytes(missing))
+            self._pending.append(StreamPart(bytes(missing)))
             await self._flush(self._size + missing, cell_size)
         rows = self._rows
         await self._launch(lambda: self._finish(step, cell_size, rows, entry))
@@ -191,18 +221,3 @@ class StreamWriter:
         )
         await self._on_committed(written)
         self.segments.append(written)
-
-
-def _take(waiting: deque[memoryview], length: int) -> list[Buffer]:
-    """The next `length` bytes."""
-    parts: list[Buffer] = []
-    while length and waiting:
-        part = waiting.popleft()
-        if len(part) > length:
-            waiting.appendleft(part[length:])
-            part = part[:length]
-        parts.append(part)
-        length -= len(part)
-    if length:
-        raise UsageError("a step without its bytes")
-    return parts

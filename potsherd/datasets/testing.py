@@ -17,8 +17,9 @@ from potsherd.datasets.manifest import SegmentRef
 from potsherd.datasets.reader import Piece, RootPlace
 from potsherd.datasets.stream import Entry
 from potsherd.erasure.layout import STANDARD, Geometry, Limits
+from potsherd.erasure.merkle import cell_leaves
+from potsherd.erasure.segment import StreamPart
 from potsherd.errors import NotEnoughShards, NotFoundError, PeerError
-from potsherd.ports import Buffer
 
 __all__ = ["ContractBroken", "MemorySegment", "MemorySegments", "inline"]
 
@@ -53,6 +54,12 @@ class _Open:
     bytes_max: int
     data: bytearray = field(default_factory=bytearray)
     cell_size: int = 0
+
+
+def _right_references(parts: Sequence[StreamPart], cell_size: int) -> bool:
+    return all(
+        part.references == cell_leaves(part.data, cell_size) for part in parts if part.references
+    )
 
 
 class MemorySegments:
@@ -91,8 +98,10 @@ class MemorySegments:
         _require(0 < stream_bytes_max <= self.limits.capacity(self.k), "bytes_max")
         self._open = _Open(segment_number, placement_key, stream_bytes_max)
 
-    async def rows(self, data: Buffer, *, cell_size: int) -> None:
+    async def rows(self, parts: Sequence[StreamPart], *, cell_size: int) -> None:
         """See SegmentSink."""
+        data = b"".join(part.data for part in parts)
+        _require(_right_references(parts, cell_size), "wrong references")
         await self._call("rows")
         segment = self._opened()
         _require(len(data) > 0 and len(data) % (self.k * cell_size) == 0, "rows that are not whole")

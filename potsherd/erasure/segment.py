@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from potsherd.erasure.code import Code
 from potsherd.erasure.descriptor import Descriptor, Entry
 from potsherd.erasure.layout import CELL_SIZE, STANDARD, Geometry, Limits
 from potsherd.erasure.merkle import HASH_SIZE, MerkleBuilder, cell_leaves_fast
 from potsherd.errors import LimitError, UsageError
+from potsherd.kernels.buffers import unset
 from potsherd.ports import Buffer
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "ColumnRun",
     "RowBatch",
     "SegmentEncoder",
+    "StreamPart",
     "batch_rows",
     "column_of",
     "join_columns",
@@ -41,6 +43,24 @@ BATCH_BYTES = 2 * 1024 * 1024
 def batch_rows(k: int, cell_size: int = CELL_SIZE) -> int:
     """Rows of a batch of about BATCH_BYTES, at least one."""
     return max(1, BATCH_BYTES // (k * cell_size))
+
+
+class StreamPart(NamedTuple):
+    """Some bytes of the stream, and what is known of them."""
+
+    data: Buffer
+    references: bytes = b""
+    """BLAKE2b-256 of each piece of `data` of the size of a cell, in order; empty when not known."""
+
+    def cut(self, at: int, cell_size: int) -> tuple[StreamPart, StreamPart]:
+        """The bytes before and from `at` on; what is known stays with them where a cell ends there."""
+        view = memoryview(self.data).cast("B")
+        place, within = divmod(at, cell_size)
+        known = b"" if within else self.references
+        return (
+            StreamPart(view[:at], known[: place * HASH_SIZE]),
+            StreamPart(view[at:], known[place * HASH_SIZE :]),
+        )
 
 
 @dataclass(frozen=True)
@@ -113,24 +133,28 @@ class SegmentEncoder:
         """Bytes of stream taken so far."""
         return self._length
 
-    def encode_rows(
-        self, stream: Buffer, known_leaves: Mapping[int, bytes] | None = None
-    ) -> RowBatch:
+    def encode_rows(self, stream: Buffer) -> RowBatch:
+        """`encode_parts` of bytes of which nothing is known."""
+        return self.encode_parts([StreamPart(stream)])
+
+    def encode_parts(self, parts: Sequence[StreamPart]) -> RowBatch:
         """Code the next bytes of the stream: whole rows, except in the last call.
 
-        `known_leaves` gives leaves of data cells by their number within this batch, row by row: the
-        caller vouches that they are BLAKE2b-256 of the cells. The others are hashed here. Raises
-        LimitError beyond the rows of a segment, UsageError after a row that was not full.
+        A reference that is given for a whole cell is its leaf: the caller vouches for it. The other
+        cells are hashed here. Raises LimitError beyond the rows of a segment, UsageError after a row
+        that was not full, and for references that do not fit their data.
         """
         row_bytes = self.code.k * self.cell_size
-        size = memoryview(stream).nbytes
+        size = sum(memoryview(part.data).nbytes for part in parts)
         if self._length != self._rows * row_bytes:
             raise UsageError("the last row was not full: nothing may follow")
         rows = max(-(-size // row_bytes), 0 if self._rows else 1)
         if self._rows + rows > self._rows_max():
             raise LimitError("more rows than a segment has")
-        table = _filled(stream, rows * row_bytes)
-        batch = RowBatch(self._rows, rows, self._columns(table, known_leaves or {}))
+        missing = rows * row_bytes - size
+        batch = RowBatch(
+            self._rows, rows, self._columns([*parts, StreamPart(bytes(missing))], rows)
+        )
         for builder, column in zip(self._builders, batch.columns, strict=True):
             builder.extend(column.leaves)
         self._rows, self._length = self._rows + rows, self._length + size
@@ -169,43 +193,60 @@ class SegmentEncoder:
         full = self.cell_size == self._limits.cell_size
         return self._limits.rows_max(self.code.k) if full else 1
 
-    def _columns(self, table: Buffer, known: Mapping[int, bytes]) -> tuple[ColumnRun, ...]:
-        """Data cells are copied together, column by column; parity columns share one buffer."""
+    def _columns(self, parts: Iterable[StreamPart], rows: int) -> tuple[ColumnRun, ...]:
+        """The stream's bytes are copied here, and only here: from its parts into k columns of one buffer."""
         k, cell = self.code.k, self.cell_size
-        leaves = self._data_leaves(table, known)
-        data = [
-            ColumnRun(column_of(table, k, cell, column), b"".join(leaves[column::k]))
-            for column in range(k)
+        size = rows * cell
+        data = memoryview(unset(k * size))
+        leaves = self._data_leaves(data, _deal(parts, data, k, rows, cell))
+        parity = memoryview(unset((self.code.n - k) * size))
+        columns = [
+            whole[at : at + size] for whole in (data, parity) for at in range(0, len(whole), size)
         ]
-        size = memoryview(table).nbytes // k
-        parity = memoryview(bytearray(size * (self.code.n - k)))
-        columns = [parity[at : at + size] for at in range(0, len(parity), size)]
-        self.code.parity_rows_into(table, cell, columns)
-        hashes, step = self._hash_cells(parity, cell) if parity else b"", size // cell * HASH_SIZE
-        runs = [hashes[at : at + step] for at in range(0, len(hashes), step)]
-        return (*data, *map(ColumnRun, columns, runs))
+        if parity:
+            self.code.parity_into(columns[:k], columns[k:])
+        leaves += self._hash_cells(parity, cell) if parity else b""
+        step = rows * HASH_SIZE
+        runs = [leaves[at : at + step] for at in range(0, len(leaves), step)]
+        return tuple(map(ColumnRun, columns, runs))
 
-    def _data_leaves(self, table: Buffer, known: Mapping[int, bytes]) -> list[bytes]:
-        """Leaves of all data cells, row by row; those not known are hashed in as long runs as they form."""
-        view, cell = memoryview(table).cast("B"), self.cell_size
-        leaves = [known.get(number, b"") for number in range(len(view) // cell)]
-        if any(len(leaf) != HASH_SIZE for leaf in leaves if leaf):
-            raise UsageError("a leaf that is not a hash")
-        start = 0
-        for known_ones, run in itertools.groupby(leaves, bool):
+    def _data_leaves(self, data: memoryview, known: list[bytes]) -> bytes:
+        """Leaves of all data cells, column by column; those not known are hashed in runs as long as they form."""
+        cell, start = self.cell_size, 0
+        leaves: list[bytes] = []
+        for known_ones, run in itertools.groupby(known, bool):
             stop = start + sum(1 for _ in run)
-            if not known_ones:
-                found = self._hash_cells(view[start * cell : stop * cell], cell)
-                leaves[start:stop] = [
-                    found[at : at + HASH_SIZE] for at in range(0, len(found), HASH_SIZE)
-                ]
+            if known_ones:
+                leaves += known[start:stop]
+            else:
+                leaves.append(self._hash_cells(data[start * cell : stop * cell], cell))
             start = stop
-        return leaves
+        return b"".join(leaves)
 
 
-def _filled(stream: Buffer, size: int) -> Buffer:
-    missing = size - memoryview(stream).nbytes
-    return bytes(stream) + bytes(missing) if missing else stream
+def _deal(
+    parts: Iterable[StreamPart], data: memoryview, k: int, rows: int, cell: int
+) -> list[bytes]:
+    """Copy the parts of a row-major table into k columns; gives the leaves that are known, column by column."""
+    leaves = [b""] * (k * rows)
+    number, within = 0, 0  # of the cell in the table, and the bytes it has
+    for part in parts:
+        view = memoryview(part.data).cast("B")
+        known = part.references
+        if known and len(known) * cell != len(view) * HASH_SIZE:
+            raise UsageError("references that do not fit their data")
+        at = 0
+        while at < len(view):
+            place = number % k * rows + number // k
+            if known and not within and not at % cell:
+                leaves[place] = known[at // cell * HASH_SIZE :][:HASH_SIZE]
+            taken = min(cell - within, len(view) - at)
+            target = place * cell + within
+            data[target : target + taken] = view[at : at + taken]
+            at, within = at + taken, within + taken
+            if within == cell:
+                number, within = number + 1, 0
+    return leaves
 
 
 def rebuild_rows(

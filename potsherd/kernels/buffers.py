@@ -1,4 +1,4 @@
-"""Addresses of Python's buffers for compiled code, without copies: `bytes` and read-only views too."""
+"""Python's buffers for compiled code: their addresses without copies, new ones without a pass of zeros."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mmap import mmap
 
 from potsherd.ports import Buffer
 
-__all__ = ["held"]
+__all__ = ["held", "unset"]
 
 
 class _PyBuffer(ctypes.Structure):
@@ -39,6 +39,19 @@ _get = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(_PyBuffe
 _release = ctypes.PYFUNCTYPE(None, ctypes.POINTER(_PyBuffer))(
     ("PyBuffer_Release", ctypes.pythonapi)
 )
+
+_new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)(
+    ("PyByteArray_FromStringAndSize", ctypes.pythonapi)
+)
+
+
+def unset(size: int) -> bytearray:
+    """`size` bytes of whatever was in memory, for who overwrites every one of them.
+
+    `bytearray(size)` fills them with zeros first, as much work as the copy that follows.
+    """
+    made: bytearray = _new(None, size)
+    return made
 
 
 @contextmanager

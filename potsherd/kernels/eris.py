@@ -10,7 +10,7 @@ import ctypes
 import functools
 from pathlib import Path
 
-from potsherd.kernels.buffers import held
+from potsherd.kernels.buffers import held, unset
 from potsherd.kernels.ir import BLAKE2B_IV, SIGMA, eris_module
 from potsherd.kernels.llvm import Target, load
 from potsherd.ports import Buffer
@@ -94,7 +94,7 @@ class ErisKernel:
     ) -> tuple[Buffer, Buffer]:
         size = memoryview(plain).nbytes
         blocks = size // block_size
-        cipher, pairs = bytearray(size), bytearray(64 * blocks)
+        cipher, pairs = unset(blocks * block_size), unset(64 * blocks)
         if blocks:
             with held([plain], [cipher, pairs]) as ((source,), out):
                 self._encrypt(source, *out, blocks, block_size, level, state, before)
@@ -104,7 +104,7 @@ class ErisKernel:
         """See Backend."""
         size = memoryview(ciphertext).nbytes
         blocks = size // block_size
-        plain = bytearray(size)
+        plain = unset(blocks * block_size)
         if blocks:
             with held([ciphertext, keys], [plain]) as ((source, key), (target,)):
                 self._cipher(source, target, key, blocks, block_size, level)

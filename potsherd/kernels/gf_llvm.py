@@ -25,6 +25,8 @@ from potsherd.ports import Buffer
 __all__ = ["LlvmEngine"]
 
 STEP = 64
+PORTION = 16 * 2**10
+"""Bytes of each column that are worked on together: k + n of these fit into a core's cache."""
 """Cells are whole multiples of this; other lengths are worked on in a copy filled up to it."""
 TABLES_MAX = 32
 """Matrices whose tables are remembered: encoding has one a code, a rebuild one a pattern of loss."""
@@ -85,7 +87,13 @@ class LlvmEngine:
         whole = size - size % STEP
         if whole and inputs and outputs:
             with held(inputs, outputs) as (sources, targets):
-                self._call(matrix, sources, targets, 1, 0, 0, whole)
+                rows, rest = divmod(whole, PORTION)
+                if rows:
+                    self._call(matrix, sources, targets, rows, PORTION, PORTION, PORTION)
+                if rest:
+                    start = whole - rest
+                    sources, targets = ([a + start for a in part] for part in (sources, targets))
+                    self._call(matrix, sources, targets, 1, 0, 0, rest)
         elif outputs and not inputs:
             PlainEngine().multiply(matrix, inputs, outputs)
         if size != whole and inputs and outputs:

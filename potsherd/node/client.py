@@ -8,29 +8,32 @@ late or breaks the protocol, and otherwise the error that the peer reports.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from potsherd.crypto.membership import Member
 from potsherd.erasure.descriptor import segment_id_of
 from potsherd.erasure.layout import CELL_SIZE
 from potsherd.errors import IntegrityError, LimitError, PeerError
 from potsherd.node import lease_records, records
+from potsherd.node.audit.records import Accusation, BadEncodingPut, RepairAsk, RepairState
 from potsherd.node.churn import ChurnQuery, ChurnSeen
 from potsherd.node.records import (
+    NONCE_BYTES,
     PAYLOAD_MAX,
     PROTOCOL_VERSION,
     SEGMENTS_PER_MESSAGE_MAX,
     LeasePath,
     NodeStatusReply,
+    ReadAnswer,
     RosterEntry,
     Staged,
 )
 from potsherd.node.repair import records as repair_records
 from potsherd.node.rpc import HELLO_TIMEOUT_S, Caller, Methods
-from potsherd.node.statements import open_roster, open_roster_entry
+from potsherd.node.statements import answer_digest, open_roster, open_roster_entry
 from potsherd.ports import Address, Buffer, Env, Identity, Stream
 
-__all__ = ["ANNOUNCE_TIMEOUT_S", "DIAL_TIMEOUT_S", "Admit", "Peer"]
+__all__ = ["ANNOUNCE_TIMEOUT_S", "DIAL_TIMEOUT_S", "Admit", "CellAnswer", "Peer"]
 
 DIAL_TIMEOUT_S = 5.0
 """Seconds for connecting and proving both keys."""
@@ -41,6 +44,16 @@ OFFLOAD_ENTRIES = 32
 
 Admit: TypeAlias = Callable[[bytes, bytes], Member]
 """(credential chain, node key) → who that is. Raises MembershipError, MalformedError."""
+
+
+class CellAnswer(NamedTuple):
+    """A cell as a holder sent it, unverified, and what it would have signed had it answered by the rules."""
+
+    cell: memoryview
+    proof: bytes
+    signed: bytes
+    """A ReadAnswer with its signature, unverified."""
+    expected: ReadAnswer
 
 
 class Peer:
@@ -54,6 +67,7 @@ class Peer:
         self.member: Member
         self._env = env
         self._network_id = identity.network_id
+        self._own_key = identity.key
         self._caller = caller
 
     @classmethod
@@ -157,9 +171,24 @@ class Peer:
         cells = sum(count for _, count in runs)
         if cells * CELL_SIZE > PAYLOAD_MAX:
             raise LimitError(f"{cells} cells in one read, at most {PAYLOAD_MAX // CELL_SIZE}")
-        body = records.Read(segment_id, index, tuple(runs))
+        body = records.Read(segment_id, index, tuple(runs), self._env.rng.randbytes(NONCE_BYTES))
         reply = await self._caller.call(Methods.READ, body, payload_max=cells * CELL_SIZE)
         return reply.payload, reply.body.proofs
+
+    async def read_cell(self, segment_id: bytes, index: int, row: int) -> CellAnswer:
+        """The same for one cell, with the holder's signature under its answer; unverified.
+
+        Raises IntegrityError for another number of proofs than one.
+        """
+        nonce = self._env.rng.randbytes(NONCE_BYTES)
+        body = records.Read(segment_id, index, ((row, 1),), nonce)
+        reply = await self._caller.call(Methods.READ, body, payload_max=CELL_SIZE)
+        if len(reply.body.proofs) != 1:
+            raise IntegrityError("another number of proofs than asked for")
+        (proof,) = reply.body.proofs
+        digest = answer_digest(reply.payload, proof)
+        facts = (segment_id, index, row, nonce, self._own_key, self.key, digest)
+        return CellAnswer(reply.payload, proof, reply.body.answer, ReadAnswer(*facts))
 
     async def descriptor(self, segment_id: bytes) -> bytes:
         """The descriptor's bytes; the caller checks them against the id. Raises NotFoundError."""
@@ -227,6 +256,27 @@ class Peer:
         """Tell of a signed RepairClaim of our own; the one that stands there now, empty if none. Unverified."""
         reply = await self._caller.call(Methods.CLAIM, repair_records.ClaimPut(claim))
         return reply.body.claim
+
+    async def accuse(self, accusation: Accusation) -> None:
+        """Tell of a holder whose shard is wrong. Raises RefusedError where the segment is not held."""
+        await self._caller.call(Methods.ACCUSE, accusation)
+
+    async def proven(self, segment_id: bytes) -> list[tuple[int, bytes, int, int]]:
+        """(index, node key, date, row) of proofs that the node says to have seen; hearsay."""
+        query = records.SegmentQuery(segment_id)
+        return list((await self._caller.call(Methods.PROVEN, query)).body.proofs)
+
+    async def bad_encoding(self, proof: bytes, cells: Buffer) -> None:
+        """Hand over a BadEncoding and its cells. Raises IntegrityError where it proves nothing."""
+        await self._caller.call(Methods.BAD_ENCODING, BadEncodingPut(proof), cells)
+
+    async def ask_repair(self, segment_ids: Sequence[bytes]) -> list[RepairState]:
+        """Have segments repaired now, at most 64; how the node sees those that it holds."""
+        ask = RepairAsk(tuple(segment_ids))
+        states = (await self._caller.call(Methods.REPAIR, ask)).body.states
+        if not {state.segment_id for state in states} <= set(segment_ids):
+            raise PeerError("the peer answered about other segments than it was asked for")
+        return list(states)
 
     async def put_lease(self, lease: bytes, paths: Sequence[LeasePath]) -> None:
         """Hand over a signed lease with the paths of segments that the node holds; in batches."""

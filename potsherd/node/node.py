@@ -25,6 +25,7 @@ from potsherd.errors import (
     PeerError,
     PotsherdError,
     StorageError,
+    UnreachableError,
     UsageError,
 )
 from potsherd.node.announcer import Announcer, AnnouncerStatistics
@@ -192,6 +193,7 @@ class Node:
             self.identity,
             told=self._told,
             proven=self.peers.proven,
+            lost=self.peers.lost,
             came_up=lambda held, entries: self._upkeep.came_up(held, entries),
         )
         self._server = Server(
@@ -217,6 +219,7 @@ class Node:
         self._announcer = self._make_announcer()
         self._upkeep = self._make_upkeep()
         await self._upkeep.load()
+        stack.push_async_callback(self._upkeep.flush)
         self._tenure = self._make_tenure()
         await self._tenure.load()
         self._assembled.set()
@@ -289,6 +292,7 @@ class Node:
             peers=self.peers,
             address_of=self.address_of,
             holders_changed=self._announcer.holders_changed,
+            troubles=self.troubles,
         )
 
     def _make_tenure(self) -> Tenure:
@@ -382,21 +386,15 @@ class Node:
     async def _join(self, bootstrap: Sequence[tuple[bytes, Address]]) -> None:
         """Greet the known nodes and look around. Raises MembershipError when they do not admit us.
 
-        Not `Dht.start` with these nodes: it gives up, socket and all, when none answers, but this node
-        keeps trying.
+        When none answers, nothing is raised: this node keeps trying.
         """
-        others = [(key, at) for key, at in bootstrap if at != self.address]
-        outcomes = await asyncio.gather(
-            *(self.dht.ping(key, at) for key, at in others), return_exceptions=True
-        )
-        refusals = [o for o in outcomes if isinstance(o, MembershipError)]
-        self._joined = not others or any(isinstance(o, float) for o in outcomes)
-        if self._joined:
-            await self.dht.find_nodes(self.member.dht_id)
-        elif refusals:
-            raise refusals[0]
-        else:
+        try:
+            await self.dht.join([(key, at) for key, at in bootstrap if at != self.address])
+        except UnreachableError:
+            self._joined = False
             _LOG.warning("none of the known nodes of the network answers yet")
+        else:
+            self._joined = True
 
     async def _keep_joining(self, bootstrap: Sequence[tuple[bytes, Address]]) -> None:
         pause = self.settings.join_retry_s
@@ -443,7 +441,7 @@ class Node:
 
     async def _publish(self) -> None:
         """Say where the node is and how much room it has; the DHT repeats it until that changes."""
-        room = free_class(self.store.usage().free) if self._tenure.offers_room else 0
+        room = free_class(self._tenure.room(self.store.usage().free))
         if room == self._published:
             return
         try:
@@ -520,20 +518,14 @@ class Node:
         """See `Neighbours.committed`."""
         self._announcer.committed(held)
 
-    def seen_ago(self, key: bytes) -> int | None:
-        """See `Neighbours.seen_ago`."""
-        if key == self.identity.key:
-            return 0
-        age = self.peers.age_s(key, self.env.monotonic())
-        return None if age is None else min(2**32 - 1, int(age))
+    @property
+    def caretaker(self) -> Upkeep:
+        """See `Neighbours.caretaker`."""
+        return self._upkeep
 
     def churn_seen(self, nodes: Sequence[bytes]) -> ChurnSeen:
         """See `Neighbours.churn_seen`."""
         return self.peers.report(nodes, self.env.utc(), self.settings.repair.round_s)
-
-    async def claimed(self, claim: bytes, sender: bytes) -> bytes:
-        """See `Neighbours.claimed`."""
-        return await self._upkeep.claiming.claimed(claim, sender)
 
     def _holders_changed(self) -> None:
         self._announcer.holders_changed()

@@ -19,7 +19,7 @@ from potsherd.crypto.signing import SigningKey
 from potsherd.erasure.code import Code
 from potsherd.erasure.descriptor import Descriptor, Entry
 from potsherd.erasure.layout import CELL_SIZE
-from potsherd.erasure.segment import RowBatch, SegmentEncoder, column_of
+from potsherd.erasure.segment import RowBatch, SegmentEncoder, StreamPart, column_of
 from potsherd.errors import PotsherdError, QuotaError, RefusedError, UnreachableError, UsageError
 from potsherd.node.client import Peer
 from potsherd.node.placement import Candidate, place
@@ -30,7 +30,7 @@ from potsherd.node.records import (
     Ticket,
 )
 from potsherd.node.session import Session
-from potsherd.ports import Address, Buffer
+from potsherd.ports import Address, Buffer, Disk
 
 __all__ = ["CommittedSegment", "PushPlan", "SegmentPusher", "StoredShard"]
 
@@ -245,6 +245,10 @@ class SegmentPusher:
     # --- rows --------------------------------------------------------------------------------------
 
     async def push_rows(self, data: Buffer, *, cell_size: int = CELL_SIZE) -> None:
+        """`push_parts` of bytes of which nothing is known."""
+        await self.push_parts([StreamPart(data)], cell_size=cell_size)
+
+    async def push_parts(self, parts: Sequence[StreamPart], *, cell_size: int = CELL_SIZE) -> None:
         """The next rows of the stream, whole but for the last call. Waits for back-pressure.
 
         Raises RefusedError when fewer than w holders are left, UsageError beyond the segment's rows.
@@ -252,8 +256,8 @@ class SegmentPusher:
         if self._encoder is None:
             self._cell_size = cell_size
             self._encoder = SegmentEncoder(self._code, cell_size=cell_size)
-        await self._spool(data)
-        batch = await self._env.offload(self._encoder.encode_rows, data)
+        await self._spool(parts)
+        batch = await self._env.offload(self._encoder.encode_parts, parts)
         size = batch.rows * cell_size * self._plan.n
         await self._room(size)
         async with self._changed:
@@ -263,13 +267,13 @@ class SegmentPusher:
             self._changed.notify_all()
         self._require(self._live(), "keep")
 
-    async def _spool(self, data: Buffer) -> None:
+    async def _spool(self, parts: Sequence[StreamPart]) -> None:
         disk, path, k = self._env.disk, self._plan.spool_path, self._plan.k
         if not self._spooled:
             await self._env.offload(disk.remove, path)  # of a run that was killed
             await self._env.offload(disk.create, path, k * self._plan.shard_bytes_max)
             self._spooled = True
-        await self._env.offload(disk.write, path, self._rows * k * self._cell_size, data)
+        await self._env.offload(_append, disk, path, self._rows * k * self._cell_size, parts)
 
     async def _room(self, size: int) -> None:
         """Wait until `size` more bytes fit the window: until workers that are not stalled are past its start."""
@@ -515,6 +519,12 @@ class SegmentPusher:
         if self._spooled:
             self._spooled = False
             await self._env.offload(self._env.disk.remove, self._plan.spool_path)
+
+
+def _append(disk: Disk, path: str, offset: int, parts: Sequence[StreamPart]) -> None:
+    for part in parts:
+        disk.write(path, offset, part.data)
+        offset += memoryview(part.data).nbytes
 
 
 def _column(code: Code, table: Buffer, cell_size: int, index: int) -> Buffer:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from potsherd.crypto.eris import ReadCapability
@@ -27,9 +26,10 @@ from potsherd.errors import (
     PotsherdError,
     UnreachableError,
 )
+from potsherd.node.holders import Holder, HolderTable
 from potsherd.node.records import PAYLOAD_MAX
 from potsherd.node.session import Session
-from potsherd.ports import Address, Buffer
+from potsherd.ports import Buffer
 
 __all__ = ["Holder", "Proven", "ProvenCells", "SegmentReader", "find_entry", "probe"]
 
@@ -42,6 +42,8 @@ AWAY_S = 60.0
 LOCATE_ROUNDS = 3
 """Times that the roster is asked for before a segment counts as not found."""
 LOCATE_PAUSE_S = 1.0
+ROSTERS_MAX = 32
+"""Nodes asked for their rosters when the first one names too few holders."""
 RUNS_MAX = 128
 """Runs in one request (records.Read)."""
 
@@ -60,15 +62,6 @@ class ProvenCells(dict[tuple[int, int], memoryview]):
     def __init__(self) -> None:
         super().__init__()
         self.leaves: dict[tuple[int, int], bytes] = {}
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A node that says it keeps one index, and where it was last met."""
-
-    index: int
-    key: bytes
-    address: Address | None
 
 
 async def find_entry(
@@ -120,6 +113,9 @@ class SegmentReader:
         self._key = key
         self._descriptor: Descriptor | None = None
         self._holders: dict[int, list[Holder]] = {}
+        self._table = HolderTable()
+        self._told: dict[bytes, None] = {}
+        """Who has shown a roster."""
         self._away: dict[bytes, float] = {}
         self._locating: asyncio.Task[None] | None = None
         self._speed: dict[bytes, float] = {}
@@ -211,13 +207,30 @@ class SegmentReader:
             if descriptor.segment_id != self.segment_id:
                 raise IntegrityError("the descriptor is not that of the segment asked for")
             roster = await peer.roster(self.segment_id)
-        holders: dict[int, list[Holder]] = {}
-        for entry, _, address in roster:
-            if entry.held and entry.index < descriptor.n:
-                holders.setdefault(entry.index, []).append(Holder(entry.index, entry.node, address))
+        self._told[key] = None
+        self._table.add((entry, address) for entry, _, address in roster)
+        holders = self._table.holders(descriptor.n)
         if not holders:
             raise NotFoundError("the roster is empty")
         self._descriptor, self._holders = descriptor, holders
+
+    async def ask_others(self) -> bool:
+        """Take the rosters of other holders too; whether they name holders that were not known.
+
+        The first roster may be short: its node was away when others told it, or it lies.
+        """
+        if self._descriptor is None:
+            await self.locate()
+        before = {holder for holders in self._holders.values() for holder in holders}
+        announced = await self._session.announcements(self._key)
+        nodes = {a.node_key: None for a in announced if a.segment == self.segment_id}
+        nodes |= {holder.key: None for holder in sorted(before, key=lambda h: h.index)}
+        asked = [key for key in nodes if key not in self._told][:ROSTERS_MAX]
+        outcomes = await asyncio.gather(*map(self._introduce, asked), return_exceptions=True)
+        for outcome in outcomes:
+            if outcome is not None and not isinstance(outcome, PotsherdError | TimeoutError):
+                raise outcome
+        return any(h not in before for holders in self._holders.values() for h in holders)
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -240,7 +253,12 @@ class SegmentReader:
         for offset, length in ranges:
             for cell in _cells(geometry, offset, length):
                 wanted.setdefault(cell % geometry.k, set()).add(cell // geometry.k)
-        cells = await self._collect(wanted)
+        try:
+            cells = await self._collect(wanted)
+        except NotEnoughShards:
+            if not await self.ask_others():
+                raise
+            cells = await self._collect(wanted)
         return await self._env.offload(_assemble, geometry, cells, ranges)
 
     async def _collect(self, wanted: Mapping[int, set[int]]) -> ProvenCells:

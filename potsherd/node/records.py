@@ -26,6 +26,7 @@ __all__ = [
     "Lease",
     "LeasePath",
     "ProvisionalLease",
+    "ReadAnswer",
     "RosterEntry",
     "Ticket",
 ]
@@ -47,6 +48,8 @@ PAYLOAD_MAX = 4 * 2**20
 SEGMENTS_PER_MESSAGE_MAX = 64
 """Segments named in one message; longer lists go in several."""
 PROTOCOL_VERSION = 1
+NONCE_BYTES = 16
+"""Of a read: drawn by the asker."""
 ROSTER_SAME, ROSTER_DIFFERS, ROSTER_NOT_HERE = 0, 1, 2
 """States in RosterStates: the same entries, others, no shard of that segment."""
 
@@ -98,6 +101,26 @@ class RosterEntry(Record):
     node: Annotated[bytes, Bytes(32)]
     counter: Annotated[int, Uint(2**32 - 1)]
     held: Annotated[bool, Bool()]
+
+
+@dataclass(frozen=True)
+class ReadAnswer(Record):
+    """What a holder has answered to a read of one cell. Signed by `node` (docs/spec/audit.md).
+
+    `digest` is `statements.answer_digest` of the cell and its proof as they were sent.
+    """
+
+    TYPE: ClassVar[str] = "read-answer"
+    SIZE_MAX: ClassVar[int] = 192
+    segment_id: Annotated[bytes, Bytes(32)]
+    index: Annotated[int, Uint(254)]
+    row: Annotated[int, Uint(32767)]
+    nonce: Annotated[bytes, Bytes(NONCE_BYTES)]
+    """Of the request: an answer to an earlier one does not fit."""
+    asker: Annotated[bytes, Bytes(32)]
+    """Key that the stream has proven: nobody can show an answer as one that was given to others."""
+    node: Annotated[bytes, Bytes(32)]
+    digest: Annotated[bytes, Bytes(32)]
 
 
 @dataclass(frozen=True)
@@ -254,7 +277,10 @@ class Receipt(Record):
 
 @dataclass(frozen=True)
 class Read(Record):
-    """Runs of rows (first, count) of one shard; answered by ReadProofs and the cells as payload."""
+    """Runs of rows (first, count) of one shard; answered by ReadProofs and the cells as payload.
+
+    Every read has a fresh nonce, so that none shows whether it is an audit.
+    """
 
     SIZE_MAX: ClassVar[int] = 4096
     segment_id: Annotated[bytes, Bytes(32)]
@@ -263,14 +289,19 @@ class Read(Record):
         tuple[tuple[int, int], ...],
         ListOf(Tuple(Uint(32767), Uint(32768, min=1)), max=128, min=1),
     ]
+    nonce: Annotated[bytes, Bytes(NONCE_BYTES)] = bytes(NONCE_BYTES)
 
 
 @dataclass(frozen=True)
 class ReadProofs(Record):
-    """For each run the hashes outside it that lead to the shard root (erasure/merkle.py)."""
+    """For each run the hashes outside it that lead to the shard root (erasure/merkle.py).
+
+    `answer`: the signed ReadAnswer if one cell was asked for; else empty.
+    """
 
     SIZE_MAX: ClassVar[int] = 160 * 1024
     proofs: Annotated[tuple[bytes, ...], ListOf(Bytes(max=32 * 32), max=128, min=1)]
+    answer: Annotated[bytes, Bytes(max=64 + ReadAnswer.SIZE_MAX)] = b""
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,10 @@ def _is_news(entry: RosterEntry, known: RosterEntry | None) -> bool:
     return entry.counter > known.counter and (not known.held or known.index != entry.index)
 
 
+async def _pass(entry: RosterEntry) -> None:
+    """Nobody wants to know."""
+
+
 class Rosters:
     """See the module's text. Methods raise StorageError when the disk refuses."""
 
@@ -70,19 +74,23 @@ class Rosters:
         *,
         told: Told,
         proven: Callable[[bytes], bool],
+        lost: Callable[[bytes], bool],
         came_up: Callable[[Held, Sequence[RosterEntry]], Awaitable[None]],
     ) -> None:
-        """`proven(node key)`: whether a node of this key has shown that it is a member. `came_up` is told
-        of entries that say something new about who holds which index, before they are taken in."""
+        """`proven(node key)`: whether a node of this key has shown that it is a member, `lost(node key)`:
+        whether it is given up. `came_up` is told of entries that say something new about who holds which index, before they are taken in."""
         self._env = env
         self._store = store
         self._identity = identity
         self._key = SigningKey(identity.seed)
         self.contradicted: Callable[[RosterEntry], None] = lambda entry: None
         """Told of entries by our key that win over ours and that this process has not signed."""
+        self.renewed: Callable[[RosterEntry], Awaitable[None]] = _pass
+        """Told of newer entries that say the same as the ones before."""
         self._signed: OrderedDict[tuple[bytes, int], None] = OrderedDict()
         self._told = told
         self._proven = proven
+        self._lost = lost
         self._came_up = came_up
 
     # our own entries
@@ -172,8 +180,11 @@ class Rosters:
                 await self._settle(held, entry)
                 continue
             accepted.append(data)
-            if _is_news(entry, known.get(entry.node)):
+            before = known.get(entry.node)
+            if _is_news(entry, before):
                 news.append(entry)
+            elif before is not None and entry.held and entry.counter > before.counter:
+                await self.renewed(entry)
             if entry.held:
                 self._told(entry.node, held.descriptor.placement_key, address)
         await self._make_room(held.segment_id, accepted)
@@ -185,10 +196,18 @@ class Rosters:
             return 0
 
     async def _make_room(self, segment_id: bytes, coming: Sequence[bytes]) -> None:
-        """In a roster that would be too long, forget entries of keys that no member has shown."""
+        """In a roster that would be too long, forget entries of keys that no member has shown, and then
+        as many as must be of nodes that are given up or have let go, the oldest first."""
         kept = await self.entries(segment_id)
-        if len(kept) + len(coming) <= ROSTER_MAX:
+        known = {entry.node for entry in kept} | {self._identity.key}
+        wanted = len({RosterEntry.decode(data[SIGNATURE_SIZE:]).node for data in coming} - known)
+        if len(kept) + wanted <= ROSTER_MAX:
             return
-        own = self._identity.key
-        strangers = [e.node for e in kept if e.node != own and not self._proven(e.node)]
-        await self._store.forget_entries(segment_id, strangers)
+        others = [entry for entry in kept if entry.node != self._identity.key]
+        strangers = [entry.node for entry in others if not self._proven(entry.node)]
+        former = [e for e in others if self._proven(e.node) and (self._lost(e.node) or not e.held)]
+        former.sort(key=lambda entry: (entry.counter, entry.node))
+        more = max(0, len(kept) - len(strangers) + wanted - ROSTER_MAX)
+        await self._store.forget_entries(
+            segment_id, [*strangers, *(entry.node for entry in former[:more])]
+        )

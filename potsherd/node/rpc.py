@@ -23,6 +23,8 @@ from typing import Annotated, Any, ClassVar, Generic, TypeAlias, TypeVar
 from potsherd import errors
 from potsherd.errors import LimitError, MalformedError, PeerError, PotsherdError
 from potsherd.node import churn, lease_records, records
+from potsherd.node.audit import records as audit_records
+from potsherd.node.payloads import PayloadBuffers
 from potsherd.node.records import PAYLOAD_MAX, Failure
 from potsherd.node.repair import records as repair_records
 from potsherd.ports import Buffer, Stream
@@ -130,6 +132,12 @@ class Methods:
     CONFIRM = Method(17, "confirm", records.Confirm, records.Receipt)
     LAST_SEEN = Method(18, "last-seen", repair_records.LastSeenQuery, repair_records.LastSeen)
     CLAIM = Method(19, "claim", repair_records.ClaimPut, repair_records.ClaimStands)
+    ACCUSE = Method(20, "accuse", audit_records.Accusation, records.Done)
+    PROVEN = Method(21, "proven", records.SegmentQuery, audit_records.ProvenReply)
+    BAD_ENCODING = Method(
+        22, "bad-encoding", audit_records.BadEncodingPut, records.Done, sends=True
+    )
+    REPAIR = Method(23, "repair", audit_records.RepairAsk, audit_records.RepairStates)
     CHURN = Method(40, "churn", churn.ChurnQuery, churn.ChurnSeen)
     EXTEND = Method(32, "extend", lease_records.ExtensionPut, records.Done)
     WITHDRAW = Method(33, "withdraw", lease_records.WithdrawalPut, lease_records.WithdrawalTaken)
@@ -195,11 +203,9 @@ async def _read_envelope(stream: Stream, size: int, *kinds: int) -> Envelope:
     return envelope
 
 
-async def _read_payload(stream: Stream, size: int) -> memoryview:
-    if not size:
-        return memoryview(b"")
-    payload = memoryview(bytearray(size))
-    await stream.read_into(payload)
+async def _read_payload(stream: Stream, payload: memoryview) -> memoryview:
+    if payload:
+        await stream.read_into(payload)
     return payload
 
 
@@ -251,8 +257,8 @@ class Caller:
         """Begin to read and write."""
         loop = asyncio.get_running_loop()
         self._tasks = (
-            loop.create_task(self._guard(self._read_all())),
-            loop.create_task(self._guard(self._write_all())),
+            loop.create_task(self._guard(self._read_all)),
+            loop.create_task(self._guard(self._write_all)),
         )
 
     async def call(
@@ -317,9 +323,9 @@ class Caller:
         if len(self._abandoned) > ABANDONED_MAX:
             self.abort(PeerError("the peer leaves too many requests without an answer"))
 
-    async def _guard(self, work: Awaitable[None]) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except PeerError as error:
             self.abort(error)
         except TimeoutError:
@@ -341,7 +347,7 @@ class Caller:
             envelope = await _read_envelope(self.stream, header_size, RESPONSE, FAILURE)
             pending = self._awaited(envelope, payload_size)
             async with asyncio.timeout(FRAME_TIMEOUT_S):
-                payload = await _read_payload(self.stream, payload_size)
+                payload = await _read_payload(self.stream, memoryview(bytearray(payload_size)))
             if pending is not None and not pending.answer.done():
                 pending.answer.set_result((envelope.kind, envelope.body, payload))
 
@@ -440,8 +446,15 @@ Handle: TypeAlias = Callable[[Request], Work]
 class Responder:
     """The listener's end of one connection. Calls in order: `greet`, `serve`; no tasks outlive them."""
 
-    def __init__(self, stream: Stream, *, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+        buffers: PayloadBuffers | None = None,
+    ) -> None:
         self.stream = stream
+        self._buffers = buffers or PayloadBuffers()
         self._idle_timeout_s = idle_timeout_s
         self._budget = _ByteBudget(IN_FLIGHT_BYTES_MAX)
         self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
@@ -487,7 +500,7 @@ class Responder:
             raise PeerError("the peer sent a payload where none belongs")
         await self._budget.take(payload_size)
         async with asyncio.timeout(FRAME_TIMEOUT_S):
-            payload = await _read_payload(self.stream, payload_size)
+            payload = await _read_payload(self.stream, self._buffers.take(payload_size))
         return envelope, Request(method, envelope.body, payload, self._budget)
 
     async def _answer(self, asked: Envelope, request: Request, work: Work) -> None:
@@ -499,6 +512,7 @@ class Responder:
         finally:
             self._budget.give(request.held)
             self._slots.release()
+            self._buffers.give(request.payload)
 
     async def _work(self, request: Request, work: Work) -> tuple[int, Record, tuple[Buffer, ...]]:
         try:

@@ -18,9 +18,11 @@ from typing import Any, Protocol
 
 from potsherd import __version__
 from potsherd.crypto.membership import Member
+from potsherd.crypto.signing import SigningKey
 from potsherd.erasure.descriptor import Descriptor
 from potsherd.erasure.layout import CELL_SIZE
 from potsherd.errors import (
+    IntegrityError,
     LimitError,
     NotFoundError,
     PeerError,
@@ -28,9 +30,11 @@ from potsherd.errors import (
     RefusedError,
 )
 from potsherd.node import lease_exchange, lease_records, records
+from potsherd.node.audit import requests
 from potsherd.node.churn import ChurnQuery, ChurnSeen
 from potsherd.node.client import Admit
 from potsherd.node.membrane import charge_of
+from potsherd.node.payloads import PayloadBuffers
 from potsherd.node.records import (
     PAYLOAD_MAX,
     PROTOCOL_VERSION,
@@ -39,11 +43,11 @@ from potsherd.node.records import (
     ROSTER_SAME,
     RosterEntry,
 )
-from potsherd.node.repair import records as repair_records
 from potsherd.node.rosters import Rosters
 from potsherd.node.rpc import Answer, Method, Methods, Request, Responder, Work
 from potsherd.node.settings import ServerLimits
 from potsherd.node.statements import (
+    answer_digest,
     open_head,
     open_holder_ticket,
     open_provisional_lease,
@@ -76,14 +80,12 @@ class Neighbours(Protocol):
     async def announce_asked(self, held: Sequence[Held]) -> int:
         """Announce and say how many record keepers took it, at least."""
 
-    def seen_ago(self, key: bytes) -> int | None:
-        """Seconds since that node gave a sign of life; None when it never did."""
-
     def churn_seen(self, nodes: Sequence[bytes]) -> ChurnSeen:
         """What this node has seen of coming and going, and how much those nodes are there."""
 
-    async def claimed(self, claim: bytes, sender: bytes) -> bytes:
-        """A node claims to repair a segment; the signed claim that stands now, empty if none does."""
+    @property
+    def caretaker(self) -> requests.Caretaker:
+        """What keeps segments alive."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,9 @@ class Server:
         self.limits = limits
         self.rosters = rosters
         self.counts = _Counts()
+        self._buffers = PayloadBuffers()
         self.since = int(env.utc())
+        self.sign = SigningKey(identity.seed).sign
         self._hello = records.Hello(PROTOCOL_VERSION, chain)
         self._admit = admit
         self._greeting = 0
@@ -142,7 +146,9 @@ class Server:
 
     async def accept(self, stream: Stream) -> None:
         """Serve one connection until it ends."""
-        responder = Responder(stream, idle_timeout_s=self.limits.idle_timeout_s)
+        responder = Responder(
+            stream, idle_timeout_s=self.limits.idle_timeout_s, buffers=self._buffers
+        )
         try:
             member = await self._greet(responder, stream)
         except (PotsherdError, TimeoutError) as error:
@@ -248,8 +254,6 @@ class _Connection:
             Methods.MERGE_ROSTER.number: self._merge_roster,
             Methods.ROSTER_DIGESTS.number: self._roster_digests,
             Methods.CONFIRM.number: self._confirm,
-            Methods.LAST_SEEN.number: self._last_seen,
-            Methods.CLAIM.number: self._claim,
             Methods.CHURN.number: self._churn,
             Methods.LEASE_PUT.number: self._lease_put,
             Methods.LEASES.number: self._leases,
@@ -260,6 +264,7 @@ class _Connection:
             Methods.HEADS.number: self._heads,
             Methods.ANNOUNCE.number: self._announce,
             Methods.STATUS.number: self._status,
+            **requests.handlers(server.neighbours.caretaker, server.store, member),
         }
 
     # --- order -------------------------------------------------------------------------------------
@@ -396,12 +401,27 @@ class _Connection:
         if index >= descriptor.n:
             raise RefusedError("the segment has no shard of that number")
         entry = await self._rosters.sign(descriptor.segment_id, index)
-        await self._store.commit(body.stage, body.descriptor, body.lease, entry)
+        await self._commit_in_store(body, descriptor, index, entry)
         self._stages.pop(body.stage, None)
         held = await self._store.held(descriptor.segment_id)
         if held is not None:
             self._server.neighbours.committed(held)
         return entry
+
+    async def _commit_in_store(
+        self, body: records.Commit, descriptor: Descriptor, index: int, entry: bytes
+    ) -> None:
+        """What comes from another holder, rebuilt or moved, is noted: who brought it, or brought garbage."""
+        segment_id, bringer = descriptor.segment_id, self._member.node_key
+        caretaker = self._server.neighbours.caretaker
+        from_holder = self._is_from_holder(body.stage, segment_id)
+        try:
+            await self._store.commit(body.stage, body.descriptor, body.lease, entry)
+        except IntegrityError as error:
+            if from_holder:
+                caretaker.fed(segment_id, index, bringer, error.message)
+            raise
+        caretaker.came(segment_id, index, bringer, repaired=from_holder)
 
     async def _commit_again(self, number: int, held: Held) -> bytes:
         """The segment is here already: after a lost answer the same receipt, else a refusal."""
@@ -423,8 +443,19 @@ class _Connection:
         if size > PAYLOAD_MAX:
             raise LimitError("more cells than one answer can hold")
         await request.reserve(size)
+        self._server.neighbours.caretaker.check_read(body.segment_id, body.runs)
         data, proofs = await self._store.read(body.segment_id, body.index, body.runs)
-        return records.ReadProofs(tuple(proofs)), (data,)
+        answer = b""
+        if body.runs[0][1] == 1 == len(body.runs):
+            answer = self._signed_answer(body, data, proofs[0])
+        return records.ReadProofs(tuple(proofs), answer), (data,)
+
+    def _signed_answer(self, body: records.Read, cell: bytes, proof: bytes) -> bytes:
+        """What an auditor can show to others; readers of one cell get it too: nobody knows which is which."""
+        node, digest = self._server.identity.key, answer_digest(cell, proof)
+        facts = (body.segment_id, body.index, body.runs[0][0], body.nonce)
+        answer = records.ReadAnswer(*facts, self._member.node_key, node, digest)
+        return answer.signed(self._server.sign, self._network_id)
 
     async def _held(self, segment_id: bytes) -> Held:
         held = await self._store.held(segment_id)
@@ -473,19 +504,9 @@ class _Connection:
         body = records.Confirm.decode(request.body)
         return records.Receipt(await self._rosters.confirm(body.entry)), ()
 
-    async def _last_seen(self, request: Request) -> Answer:
-        nodes = repair_records.LastSeenQuery.decode(request.body).nodes
-        ages = tuple(self._server.neighbours.seen_ago(node) for node in nodes)
-        return repair_records.LastSeen(ages), ()
-
     async def _churn(self, request: Request) -> Answer:
         nodes = ChurnQuery.decode(request.body).nodes
         return self._server.neighbours.churn_seen(nodes), ()
-
-    async def _claim(self, request: Request) -> Answer:
-        body = repair_records.ClaimPut.decode(request.body)
-        stands = await self._server.neighbours.claimed(body.claim, self._member.node_key)
-        return repair_records.ClaimStands(stands), ()
 
     async def _lease_put(self, request: Request) -> Answer:
         body = records.LeasePut.decode(request.body)

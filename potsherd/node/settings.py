@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from potsherd.dht import DhtConfig
+from potsherd.node.audit.settings import AuditSettings
 from potsherd.node.habits import LossPolicy
 from potsherd.node.liveness import FreezePolicy
 from potsherd.node.repair.settings import RepairSettings
@@ -86,7 +87,9 @@ class NodeSettings:
     reconcile_batch: int = 64
     """Segments looked at in one step of reconciling."""
     repair: RepairSettings = field(default_factory=RepairSettings)
-    """When and how segments are repaired and audited."""
+    """When and how segments are repaired."""
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    """When shards of others are audited, and how fast one's own are read."""
     announce_period_s: float = 43_200.0
     """Seconds in which every segment is announced anew; half of a record's life."""
     announce_tick_s: float = 30.0

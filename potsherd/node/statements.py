@@ -6,6 +6,7 @@ encoding), IntegrityError (wrong signature, wrong hash) or RefusedError (a rule 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 from potsherd.crypto.keys import Genesis
@@ -20,19 +21,23 @@ from potsherd.node.records import (
     Lease,
     LeasePath,
     ProvisionalLease,
+    ReadAnswer,
     RosterEntry,
     Ticket,
 )
+from potsherd.ports import Buffer
 
 __all__ = [
     "CLOCK_SKEW_S",
     "HOLDER_TICKET_LIFE_MAX_S",
     "TICKET_LIFE_MAX_S",
+    "answer_digest",
     "check_lease_path",
     "open_head",
     "open_holder_ticket",
     "open_lease",
     "open_provisional_lease",
+    "open_read_answer",
     "open_roster",
     "open_roster_entry",
     "open_ticket",
@@ -97,6 +102,21 @@ def open_provisional_lease(
     if not now - CLOCK_SKEW_S < lease.until <= now + PROVISIONAL_LEASE_S + CLOCK_SKEW_S:
         raise RefusedError("the provisional lease ends too early or too late")
     return lease
+
+
+def answer_digest(cell: Buffer, proof: bytes) -> bytes:
+    """BLAKE2b-256 of a cell and its proof, personalised: what a holder signs of its answer."""
+    hasher = hashlib.blake2b(cell, digest_size=32, person=b"potsherd answer")
+    hasher.update(proof)
+    return hasher.digest()
+
+
+def open_read_answer(data: bytes, network_id: bytes, cell: Buffer, proof: bytes) -> ReadAnswer:
+    """An answer about just these bytes, signed by the node that it names. Whose shard they are is not judged."""
+    answer = open_signed(ReadAnswer, data, network_id, lambda a: a.node)
+    if answer.digest != answer_digest(cell, proof):
+        raise IntegrityError("the signed answer is about other bytes")
+    return answer
 
 
 def open_roster_entry(data: bytes, network_id: bytes, segment_id: bytes) -> RosterEntry:

@@ -99,10 +99,15 @@ class Tenure:
         yield "leaving", self.leaving.run
         yield "watch", partial(self._watch.run, self._settings.watch_period_s)
 
-    @property
-    def offers_room(self) -> bool:
-        """Whether others should bring shards: the donor wants it, and the disk takes them."""
-        return self.leaving.takes and not self._troubles.active(Kind.DISK)
+    def room(self, free: int) -> int:
+        """Bytes of shards that others should bring at most: the quota has `free`, the disk perhaps less.
+
+        None at all while the donor does not want any, or the disk refuses.
+        """
+        if not self.leaving.takes or self._troubles.active(Kind.DISK):
+            return 0
+        disk = self._watch.disk_free
+        return free if disk is None else min(free, disk)
 
     def look_for_copy(self, found: Presence | None, ours: Address | None) -> None:
         """Whether the newest presence with our id is ours: our key, our address, or from before our start."""

@@ -1,4 +1,4 @@
-"""Small networks and hand-made segments, for tests and studies. No product code imports this module.
+"""Small networks and hand-made segments, for tests and simulations. No node or client imports this module.
 
 Everything follows from numbers that the caller gives: no randomness, no clock.
 """

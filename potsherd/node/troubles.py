@@ -43,6 +43,7 @@ class Kind(StrEnum):
     CLOCK = "clock"
     CLOCK_JUMP = "clock-jump"
     COPY = "copy"
+    ROT = "rot"
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,8 @@ class Watch:
         self._ahead_s = ahead_s
         self._ask_clocks = ask_clocks
         self._clock = ClockWatch(env.utc(), env.monotonic())
+        self.disk_free: int | None = None
+        """Bytes that the disk had free at the last look; None before the first."""
 
     async def step(self) -> None:
         """Look at clock and disk."""
@@ -200,7 +203,7 @@ class Watch:
     async def _look_at_disk(self) -> None:
         troubles = self._troubles
         try:
-            free = await self._env.offload(self._env.disk.free)
+            free = self.disk_free = await self._env.offload(self._env.disk.free)
         except PotsherdError:
             return  # noted by the offload
         promised = self._promised()

@@ -18,6 +18,7 @@ from potsherd.errors import UsageError
 from potsherd.node.node import Node
 from potsherd.node.settings import NodeSettings
 from potsherd.ports import Address, Env
+from potsherd.service.explaining import explain
 from potsherd.service.jsonable import jsonable
 from potsherd.service.local import Handler, LocalServer
 from potsherd.service.nodehome import NodeHome
@@ -70,7 +71,11 @@ async def _serve(
         host=where.host,
         port=where.port,
         key=node.identity.key.hex(),
-        commands={"quota": partial(_quota, node), "intent": partial(_intent, node)},
+        commands={
+            "quota": partial(_quota, node),
+            "intent": partial(_intent, node),
+            "why": partial(_why, node),
+        },
     ):
         ready(node)
         keeping = asyncio.create_task(_keep_cache(node, cache))
@@ -108,6 +113,10 @@ async def _quota(node: Node, parameters: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError("a quota is a number of bytes")
     await node.leaving.set_quota(size)
     return await _leaving(node)
+
+
+async def _why(node: Node, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return await explain(node, str(parameters.get("segment")))
 
 
 async def _intent(node: Node, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,14 +18,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from potsherd.datasets.home import HOME_VARIABLE, Home
 from potsherd.datasets.networks import Network
+from potsherd.datasets.peer_cache import PeerCache
 from potsherd.datasets.small_files import private_folder, read_json, write_private
 from potsherd.errors import (
     MalformedError,
@@ -42,11 +43,15 @@ from potsherd.service.local import call, clear, running
 from potsherd.service.nodehome import NodeHome
 from potsherd.service.processes import Process
 
-__all__ = ["NETWORK_NAME", "NODES_MAX", "Lab", "LabNode"]
+__all__ = ["NETWORK_NAME", "NODES_MAX", "Lab", "LabNode", "LabSettings"]
 
 NETWORK_NAME = "lab"
 NODES_MAX = 200
-"""Nodes of a lab: each is a Python process of some 60 MB."""
+"""Nodes of a lab that run at a time: each is a Python process of some 60 MB."""
+NODES_EVER_MAX = 10_000
+"""Nodes that the lab's invitation admits, those that were killed counted."""
+DONORS_MAX = 1000
+"""Presences looked at when it is waited for new nodes; those of dead nodes are among them for a while."""
 START_TIMEOUT_S = 60.0
 START_TIMEOUT_PER_NODE_S = 3.0
 """Seconds until all nodes must have joined: a Python process takes half a CPU second to start."""
@@ -56,6 +61,7 @@ STOP_TIMEOUT_S = 10.0
 HOST = "127.0.0.1"
 PORTS = range(20_000, 32_768)
 _NOBODY = Process(0, "")
+_Known = tuple[bytes, Address]
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,39 @@ class LabNode:
         return Address(HOST, self.port)
 
 
+@dataclass(frozen=True)
+class LabSettings:
+    """What every node of the lab runs with; kept, so that nodes added later are like the first ones."""
+
+    quota: int = 2 * 10**9
+    """Bytes that each may use."""
+    timers: str = "normal"
+    """A name of `potsherd.node.pace`."""
+    repair_rate: int = 0
+    """Bytes a second that repairs by one node may move; 0: the node's default."""
+
+    def write(self, folder: Path, port: int, site: str) -> None:
+        """The node's config.toml."""
+        lines = [
+            "[node]",
+            f'listen = "{HOST}:{port}"',
+            f"quota = {self.quota}",
+            f'site = "{site}"',
+            f'timers = "{self.timers}"',
+        ]
+        if self.repair_rate:
+            lines.append(f"repair_rate = {self.repair_rate}")
+        write_private(folder / "config.toml", "\n".join([*lines, ""]).encode())
+
+
+@dataclass
+class _State:
+    """What lab.json holds."""
+
+    settings: LabSettings
+    nodes: dict[int, LabNode] = field(default_factory=dict)
+
+
 class Lab:
     """The lab of one POTSHERD_HOME."""
 
@@ -87,12 +126,16 @@ class Lab:
 
     def nodes(self) -> list[LabNode]:
         """As the state file has them. Raises NotFoundError without a lab."""
+        return list(self._read().nodes.values())
+
+    def _read(self) -> _State:
         try:
             state = read_json(self.folder / "lab.json")
-            return [
+            nodes = [
                 LabNode(int(n["index"]), int(n["port"]), str(n["key"]), Process(**n["process"]))
                 for n in state["nodes"]
             ]
+            return _State(LabSettings(**state["settings"]), {node.index: node for node in nodes})
         except NotFoundError:
             raise NotFoundError(
                 "no lab is up here", remedy="Start one with: potsherd lab up"
@@ -106,7 +149,7 @@ class Lab:
         """Whether there is anything of a lab, running or not."""
         return (self.folder / "lab.json").exists()
 
-    async def up(self, env: Env, count: int, quota: int) -> AsyncIterator[int]:
+    async def up(self, env: Env, count: int, settings: LabSettings) -> AsyncIterator[int]:
         """Make the lab and start its nodes; yields how many have joined so far, until all have.
 
         Raises RefusedError when there is a lab, PeerError when a node does not come up; then nothing is left.
@@ -120,7 +163,11 @@ class Lab:
                     remedy="Take it down first: potsherd lab down (its data goes)",
                 )
             try:
-                network = self._make(env, count, quota)
+                private_folder(self.folder)
+                made = self._make_homes(env, range(1, count + 1), settings)
+                network = self._make_network(env, [(bytes.fromhex(n.key), n.address) for n in made])
+                self._admit(network, made)
+                self._write(_State(settings, {node.index: node for node in made}))
                 # The first has nobody to ask and joins at once; the others join by it.
                 self._start([1])
                 async for _ in self._wait_joined([1]):
@@ -128,10 +175,45 @@ class Lab:
                 self._start([])
                 async for joined in self._wait_joined([]):
                     yield joined
-                await self._wait_seen(env, network, count)
+                await self._wait_seen(env, network, made)
             except BaseException:
                 await self._down()
                 raise
+
+    async def add(self, env: Env, count: int) -> AsyncIterator[int]:
+        """Let fresh nodes join the lab that runs; yields how many have joined so far, until all have.
+
+        Raises NotFoundError without a lab, UsageError when it would be too large, PeerError when a node
+        does not come up; those that were made stay, dead or alive.
+        """
+        with self._locked():
+            state = self._read()
+            alive = [node for node in state.nodes.values() if node.process.alive()]
+            if (
+                not 1 <= count <= NODES_MAX - len(alive)
+                or count + len(state.nodes) > NODES_EVER_MAX
+            ):
+                raise UsageError(
+                    f"a lab has at most {NODES_MAX} nodes at a time, {NODES_EVER_MAX} in all"
+                )
+            if not alive:
+                raise RefusedError(
+                    "no node of the lab runs: new ones would find nobody",
+                    remedy="Start those that it has: potsherd lab start",
+                )
+            network = self._home.networks.get(NETWORK_NAME)
+            first = max(state.nodes) + 1
+            made = self._make_homes(env, range(first, first + count), state.settings)
+            known = [(bytes.fromhex(node.key), node.address) for node in alive]
+            network.peers.save(known)
+            self._admit(network, made, known)
+            state.nodes |= {node.index: node for node in made}
+            self._write(state)
+            fresh = [node.index for node in made]
+            self._start(fresh)
+            async for joined in self._wait_joined(fresh):
+                yield joined
+            await self._wait_seen(env, network, made)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -144,26 +226,30 @@ class Lab:
                 raise RefusedError("another command is changing the lab now") from None
             yield
 
-    def _make(self, env: Env, count: int, quota: int) -> Network:
-        """Homes with keys, network and credentials; no process yet."""
-        private_folder(self.folder)
-        ports = _free_ports(env.rng, count)
-        homes = [NodeHome(self._node_folder(index) / "node") for index in range(1, count + 1)]
-        keys = [home.make_key(env.rng).verify_key for home in homes]
-        addresses = [Address(HOST, port) for port in ports]
-        network = self._make_network(env, list(zip(keys, addresses, strict=True)))
-        for number, (home, key) in enumerate(zip(homes, keys, strict=True)):
-            if network.invitation is None:
-                raise MalformedError("the lab's network has no invitation")
-            home.join(network.config_bytes, network.invitation.certify_node(key, number))
-            _write_settings(home.folder, ports[number], quota, site=f"lab-{number + 1}")
-        self._write(
-            LabNode(index, port, key.hex(), _NOBODY)
-            for index, (port, key) in enumerate(zip(ports, keys, strict=True), 1)
-        )
-        return network
+    def _make_homes(self, env: Env, indices: Sequence[int], settings: LabSettings) -> list[LabNode]:
+        """Homes with keys and settings; they have joined no network yet."""
+        ports = _free_ports(env.rng, len(indices))
+        made = []
+        for index, port in zip(indices, ports, strict=True):
+            home = NodeHome(self._node_folder(index) / "node")
+            key = home.make_key(env.rng).verify_key
+            settings.write(home.folder, port, f"lab-{index}")
+            made.append(LabNode(index, port, key.hex(), _NOBODY))
+        return made
 
-    def _make_network(self, env: Env, nodes: Sequence[tuple[bytes, Address]]) -> Network:
+    def _admit(
+        self, network: Network, nodes: Sequence[LabNode], known: Sequence[_Known] = ()
+    ) -> None:
+        """Network and credential for each of the homes, and `known`: nodes to join by."""
+        if network.invitation is None:
+            raise MalformedError("the lab's network has no invitation")
+        for node in nodes:
+            home = NodeHome(self._node_folder(node.index) / "node")
+            credential = network.invitation.certify_node(bytes.fromhex(node.key), node.index - 1)
+            home.join(network.config_bytes, credential)
+            PeerCache(home.folder / "peers").save(known)
+
+    def _make_network(self, env: Env, nodes: Sequence[_Known]) -> Network:
         networks = self._home.networks
         if NETWORK_NAME in networks.names():
             if not (networks.folder / NETWORK_NAME / _MARK).exists():
@@ -173,7 +259,7 @@ class Lab:
                 )
             networks.remove(NETWORK_NAME)  # of a lab that was removed by hand
         network = networks.create(
-            env, NETWORK_NAME, nodes[:1], is_open=False, operator="lab", nodes=len(nodes)
+            env, NETWORK_NAME, nodes[:1], is_open=False, operator="lab", nodes=NODES_EVER_MAX
         )
         write_private(network.folder / _MARK, b"")
         network.peers.save(nodes)  # so that clients find others when the first is dead
@@ -182,9 +268,13 @@ class Lab:
     def _node_folder(self, index: int) -> Path:
         return self.folder / f"node{index:02}"
 
-    def _write(self, nodes: Iterable[LabNode]) -> None:
-        state = {"version": 1, "nodes": [asdict(node) for node in nodes]}
-        write_private(self.folder / "lab.json", json.dumps(state, indent=1).encode())
+    def _write(self, state: _State) -> None:
+        found = {
+            "version": 1,
+            "settings": asdict(state.settings),
+            "nodes": [asdict(node) for node in state.nodes.values()],
+        }
+        write_private(self.folder / "lab.json", json.dumps(found, indent=1).encode())
 
     async def start(self, indices: Sequence[int] = ()) -> list[int]:
         """Start these nodes, or all that do not run, and wait until they have joined; which ones."""
@@ -196,13 +286,14 @@ class Lab:
 
     def _start(self, indices: Sequence[int]) -> list[int]:
         started = []
-        nodes = {node.index: node for node in self.nodes()}
+        state = self._read()
+        nodes = state.nodes
         for index in self._known(indices, nodes):
             if nodes[index].process.alive():
                 continue
             # One writing for each process: if we are killed now, `down` still knows all of them.
             nodes[index] = replace(nodes[index], process=self._spawn(index))
-            self._write(nodes.values())
+            self._write(state)
             started.append(index)
         return started
 
@@ -252,20 +343,21 @@ class Lab:
                 remedy=f"See what they say: {self.folder}/node*/log",
             ) from None
 
-    async def _wait_seen(self, env: Env, network: Network, count: int) -> None:
-        """Until a client sees every node: their presences have been published."""
+    async def _wait_seen(self, env: Env, network: Network, nodes: Sequence[LabNode]) -> None:
+        """Until a client sees every one of these nodes: their presences have been published."""
         access = network.client(env)
         session = await Session.open(
             env, access.config, access.chain, access.identity, bootstrap=access.bootstrap
         )
-        size = 0
+        missing = {bytes.fromhex(node.key) for node in nodes}
+        target = access.config.network_id[:20]
         try:
             async with session, asyncio.timeout(START_TIMEOUT_S):
-                while size < count:
-                    size = await session.network_size()
-                    await asyncio.sleep(POLL_S if size < count else 0)
+                while missing:
+                    missing -= {donor.key for donor in await session.donors(target, DONORS_MAX)}
+                    await asyncio.sleep(POLL_S if missing else 0)
         except TimeoutError:
-            raise PeerError(f"only {size} of {count} nodes can be seen") from None
+            raise PeerError(f"{len(missing)} of {len(nodes)} nodes cannot be seen") from None
 
     def _check_alive(self, nodes: Sequence[LabNode]) -> None:
         for child in self._children:
@@ -283,6 +375,8 @@ class Lab:
 
     async def state(self, node: LabNode) -> dict[str, Any]:
         """What the node says of itself, or nothing when it does not run or answer."""
+        if not node.process.alive() or node.process.stopped():
+            return {}
         try:
             return await call(self._node_folder(node.index) / "node", "status")
         except PotsherdError:
@@ -293,6 +387,25 @@ class Lab:
         nodes = {node.index: node for node in self.nodes()}
         return [index for index in self._known(indices, nodes) if nodes[index].process.kill()]
 
+    def oldest(self, count: int) -> list[int]:
+        """Those of the nodes that run which were made first. Raises UsageError when fewer run."""
+        alive = [node.index for node in self.nodes() if node.process.alive()]
+        if not 1 <= count <= len(alive):
+            raise UsageError(f"{len(alive)} nodes of the lab run")
+        return sorted(alive)[:count]
+
+    def sleep(self, indices: Sequence[int]) -> list[int]:
+        """SIGSTOP, like a machine that is put to sleep; which ones were awake."""
+        nodes = self._read().nodes
+        awake = [i for i in self._known(indices, nodes) if not nodes[i].process.stopped()]
+        return [index for index in awake if nodes[index].process.kill(signal.SIGSTOP)]
+
+    def wake(self, indices: Sequence[int]) -> list[int]:
+        """SIGCONT to these nodes, or to all; which ones were asleep."""
+        nodes = self._read().nodes
+        asleep = [i for i in self._known(indices, nodes) if nodes[i].process.stopped()]
+        return [index for index in asleep if nodes[index].process.kill(signal.SIGCONT)]
+
     async def down(self) -> int:
         """Stop every node and remove the lab with its data and its network; how many were running."""
         with self._locked():
@@ -300,6 +413,8 @@ class Lab:
 
     async def _down(self) -> int:
         alive = [process for process in self._processes() if process.kill(signal.SIGTERM)]
+        for process in alive:
+            process.kill(signal.SIGCONT)  # who is asleep hears nothing
         if not await self._wait_ended(alive):
             for process in alive:
                 process.kill()
@@ -336,11 +451,6 @@ class Lab:
 
 _MARK = "made-by-lab"
 """In the network's folder: this network goes when the lab goes."""
-
-
-def _write_settings(folder: Path, port: int, quota: int, *, site: str) -> None:
-    text = f'[node]\nlisten = "{HOST}:{port}"\nquota = {quota}\nsite = "{site}"\n'
-    write_private(folder / "config.toml", text.encode())
 
 
 def _free_ports(rng: Rng, count: int) -> list[int]:

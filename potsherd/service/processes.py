@@ -36,6 +36,10 @@ class Process:
         """Whether that process, and not another with its number, runs; a zombie does not."""
         return self.started != "" and _started(self.pid) == self.started
 
+    def stopped(self) -> bool:
+        """Whether it runs, but was stopped by a signal (SIGSTOP) and not continued yet."""
+        return self.alive() and _state(self.pid).startswith("T")
+
     def kill(self, signal_number: int = signal.SIGKILL) -> bool:
         """Send a signal, to this process only; false when it was not there any more."""
         if not self.alive():
@@ -48,10 +52,21 @@ class Process:
 
 
 def _started(pid: int) -> str:
+    """When it started, in the system's words; empty for none and for a zombie."""
+    state, started = _facts(pid)
+    return "" if state[:1] in ("", "Z", "X") else started
+
+
+def _state(pid: int) -> str:
+    """The system's letter for its state; `T`: stopped."""
+    return _facts(pid)[0]
+
+
+def _facts(pid: int) -> tuple[str, str]:
     if pid <= 0:
-        return ""
+        return "", ""
     if Path("/proc/self/stat").exists():
-        return _started_linux(pid)
+        return _facts_linux(pid)
     # BSD and macOS have no /proc/PID/stat; ps is in POSIX.
     line = subprocess.run(
         ["/bin/ps", "-o", "state=,lstart=", "-p", str(pid)],
@@ -59,14 +74,15 @@ def _started(pid: int) -> str:
         text=True,
         check=False,
     ).stdout.strip()
-    return "" if line.startswith("Z") else line.partition(" ")[2].strip()
+    state, _, started = line.partition(" ")
+    return state, started.strip()
 
 
-def _started_linux(pid: int) -> str:
+def _facts_linux(pid: int) -> tuple[str, str]:
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return ""
+        return "", ""
     # proc(5): the name in parentheses may hold anything, so count from the last one.
     fields = text.rpartition(")")[2].split()
-    return "" if fields[0] in "ZX" else fields[19]
+    return fields[0], fields[19]

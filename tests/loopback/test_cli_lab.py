@@ -48,7 +48,6 @@ def test_up_kill_start_down(cli: Cli) -> None:
     states = {n["node"]: n["state"] for n in cli("lab", "status", "--json").objects}
     assert states == {1: "up", 2: "dead", 3: "up"}
     cli("lab", "kill", "4", code=4)
-    cli("lab", "kill", code=2)
     assert cli("lab", "start", "--json").object["nodes"] == [2]
     assert cli("lab", "start", "--json").object["nodes"] == []
     before = {n["node"]: n["key"] for n in cli("lab", "status", "--json").objects}
@@ -61,13 +60,45 @@ def test_up_kill_start_down(cli: Cli) -> None:
     assert cli("network", "list").out == ""
 
 
+def test_add_sleep_wake_and_the_oldest(cli: Cli) -> None:
+    cli("lab", "add", "1", code=4)
+    cli("lab", "up", "--nodes", "3", "--quota", "1GB", "--fast", "--repair-rate", "1MB")
+    cli("lab", "kill", code=2)
+    cli("lab", "kill", "2", "--oldest", "1", code=2)
+    cli("lab", "kill", "--oldest", "4", code=2)
+    assert cli("lab", "kill", "--oldest", "1", "--json").object["nodes"] == [1]
+    wait_dead(processes(cli)[:1])
+    cli("lab", "add", "0", code=2)
+    assert cli("lab", "add", "2", "--json").object["nodes"] == [4, 5]
+    rows = {n["node"]: n for n in cli("lab", "status", "--json").objects}
+    assert {i: n["state"] for i, n in rows.items()} == {1: "dead"} | dict.fromkeys(
+        range(2, 6), "up"
+    )
+    assert len({n["key"] for n in rows.values()}) == 5
+    homes = [cli.home / "lab" / f"node0{i}" / "node" / "config.toml" for i in (2, 5)]
+    old, new = (home.read_text().splitlines() for home in homes)
+    assert set(old) - set(new) <= {old[1], 'site = "lab-2"'}
+    assert {"quota = 1000000000", 'timers = "fast"', "repair_rate = 1000000"} <= set(new)
+    assert cli("lab", "sleep", "4", "--json").object["nodes"] == [4]
+    assert cli("lab", "sleep", "4", "--json").object["nodes"] == []
+    states = {n["node"]: n["state"] for n in cli("lab", "status", "--json").objects}
+    assert states[4] == "asleep"
+    assert cli("lab", "sleep", "--oldest", "1", "--for", "1s", "--json").object["nodes"] == [2]
+    assert cli("lab", "wake", "--json").object["nodes"] == [4]
+    assert cli("lab", "wake", "--json").object["nodes"] == []
+    cli("lab", "sleep", "5")
+    last = processes(cli)
+    assert cli("lab", "down", "--json").object["stopped"] == 4  # one of them sleeps
+    assert not any(process.alive() for process in last)
+
+
 def test_one_command_at_a_time_changes_the_lab(cli: Cli) -> None:
     """Else a second `up` that fails would take down what the first has started."""
     cli.home.mkdir()
     with (cli.home / "lab.lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # as a command holds it
-        for verb in ("up", "down", "start"):
-            assert "another command" in cli("lab", verb, code=7).err
+        for verb in (["up"], ["down"], ["start"], ["add", "1"]):
+            assert "another command" in cli("lab", *verb, code=7).err
     cli("lab", "start", code=4)
 
 

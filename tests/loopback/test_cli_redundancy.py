@@ -21,8 +21,18 @@ def test_exit_codes_follow_the_redundancy(tmp_path: Path) -> None:
         holders = {piece["index"]: piece["node"] for piece in segment["pieces"]}
         numbers = {node["key"]: node["node"] for node in cli("lab", "status", "--json").objects}
         order = [str(numbers[holders[index]]) for index in range(NODES)]
+        number = next(iter(numbers.values()))
+        at_node = Cli(cli.home / "lab" / f"node{number:02}")
+        told = at_node("why", segment["segment"][:12], "--json").object
+        assert told["held"]
+        assert told["log"][0]["text"].startswith(f"index {told['index']} was")
+        assert at_node("why", f"{segment['segment']}/{told['index']}").out.count("piece ") == 2
+        at_node("why", "0" * 64, code=4)
+        assert "audits   " in at_node("node", "status").out
+        cli("repair", name)
         cli("lab", "kill", *order[:2])  # both data columns
         cli("stat", name)
+        assert "not given up" in cli("repair", name, "--no-wait", code=3).out
         cli("lab", "kill", order[2])
         cli("verify", name, code=6)
         cli("get", name, tmp_path / "back")

@@ -83,19 +83,19 @@ def test_certificate_is_that_of_the_vector() -> None:
     assert tls.alpn(bytes.fromhex(case["network_id"])) == case["alpn"]
 
 
-def test_key_that_does_not_belong_to_the_seed_is_a_mistake() -> None:
+async def test_key_that_does_not_belong_to_the_seed_is_a_mistake() -> None:
     with pytest.raises(UsageError):
-        tls.Contexts().client(Identity(ANNA.seed, BERT.key, NETWORK))
+        await tls.Contexts().client(Identity(ANNA.seed, BERT.key, NETWORK))
 
 
-def test_contexts_are_bounded() -> None:
+async def test_contexts_are_bounded() -> None:
     contexts = tls.Contexts()
-    first = contexts.client(identity(0))
-    assert contexts.client(identity(0)) is first
+    first = await contexts.client(identity(0))
+    assert (await contexts.client(identity(0))) is first
     for number in range(1, tls.CONTEXTS_MAX + 1):
-        contexts.client(identity(number))
+        await contexts.client(identity(number))
     assert len(contexts._kept) == tls.CONTEXTS_MAX
-    assert contexts.client(identity(0)) is not first
+    assert (await contexts.client(identity(0))) is not first
 
 
 def test_network_is_named_in_the_protocol_name() -> None:

@@ -93,6 +93,30 @@ def test_a_disk_fuller_than_the_quota_promises_is_said() -> None:
     in_town(2, scenario, settings=FAST)
 
 
+def test_a_disk_fuller_than_the_quota_promises_offers_what_it_has() -> None:
+    """Else others go on choosing it for pieces that it cannot take."""
+
+    async def scenario(town: Town) -> None:
+        session = await town.session()
+        node, platter = town.nodes[1], town.world.disk(town.name(1))
+
+        async def offered() -> int:
+            donors = await session.donors(bytes(20), 10)
+            return {d.key: d.free_class for d in donors}[town.key(1)]
+
+        before, capacity = await offered(), platter.capacity_bytes
+        assert 1 << before > 2**20
+        platter.capacity_bytes = 2**20
+        await asyncio.sleep(200)
+        assert "room" in troubles(node)
+        assert 1 << await offered() <= 2**20
+        platter.capacity_bytes = capacity
+        await asyncio.sleep(200)
+        assert await offered() == before
+
+    in_town(3, scenario, settings=FAST)
+
+
 def test_a_clock_that_jumps_is_said_and_nothing_is_dropped() -> None:
     years = 10 * 365 * 86_400
 

@@ -104,6 +104,5 @@ def in_repair_town(
         days=days,
         seed=seed,
         settings={**SETTINGS, **(settings or {})},
-        kind=RepairTown,
-        **more,
+        **{"kind": RepairTown, **more},
     )

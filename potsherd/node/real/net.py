@@ -250,7 +250,7 @@ class RealNet:
     async def listen(
         self, at: Address, identity: Identity, accept: Callable[[Stream], Awaitable[None]]
     ) -> RealListener:
-        context = self._contexts.server(identity)
+        context = await self._contexts.server(identity)
         sock = _open(at, socket.SOCK_STREAM)
         try:
             sock.listen(BACKLOG)
@@ -262,12 +262,12 @@ class RealNet:
     async def dial(
         self, to: Address, identity: Identity, peer_key: bytes, *, timeout_s: float
     ) -> TlsStream:
-        context = self._contexts.client(identity)
         where = f"{to.host} port {to.port}"
         _family(to)
         stream = TlsStream()
         try:
             async with asyncio.timeout(timeout_s):
+                context = await self._contexts.client(identity)
                 await asyncio.get_running_loop().create_connection(
                     lambda: stream,
                     to.host,

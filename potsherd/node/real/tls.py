@@ -15,6 +15,7 @@ a hash of the key, and Ed25519 signatures, which are deterministic.
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import hashlib
 import os
@@ -78,33 +79,34 @@ def proven_key(connection: ssl.SSLObject, network_id: bytes) -> bytes:
 
 
 class Contexts:
-    """Makes and keeps the client and server contexts of a few identities."""
+    """Makes and keeps the client and server contexts of a few identities.
+
+    Making one takes some 40 ms, the first one twice that: on a thread, so that the loop goes on.
+    """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[bytes, bytes], tuple[ssl.SSLContext, ssl.SSLContext]]
-        self._kept = OrderedDict()
+        self._kept: OrderedDict[tuple[bytes, bytes, ssl._SSLMethod], ssl.SSLContext] = OrderedDict()
+        self._making = asyncio.Lock()
 
-    def client(self, identity: Identity) -> ssl.SSLContext:
+    async def client(self, identity: Identity) -> ssl.SSLContext:
         """For dialling."""
-        return self._both(identity)[0]
+        return await self._context(identity, ssl.PROTOCOL_TLS_CLIENT)
 
-    def server(self, identity: Identity) -> ssl.SSLContext:
+    async def server(self, identity: Identity) -> ssl.SSLContext:
         """For listening."""
-        return self._both(identity)[1]
+        return await self._context(identity, ssl.PROTOCOL_TLS_SERVER)
 
-    def _both(self, identity: Identity) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-        place = (identity.seed, identity.network_id)
-        both = self._kept.get(place)
-        if both is None:
-            both = (
-                _context(identity, ssl.PROTOCOL_TLS_CLIENT),
-                _context(identity, ssl.PROTOCOL_TLS_SERVER),
-            )
-            self._kept[place] = both
-        self._kept.move_to_end(place)
-        while len(self._kept) > CONTEXTS_MAX:
-            self._kept.popitem(last=False)
-        return both
+    async def _context(self, identity: Identity, protocol: ssl._SSLMethod) -> ssl.SSLContext:
+        place = (identity.seed, identity.network_id, protocol)
+        async with self._making:
+            context = self._kept.get(place)
+            if context is None:
+                context = await asyncio.to_thread(_context, identity, protocol)
+                self._kept[place] = context
+            self._kept.move_to_end(place)
+            while len(self._kept) > CONTEXTS_MAX:
+                self._kept.popitem(last=False)
+        return context
 
 
 def _key_of(der: bytes) -> bytes:

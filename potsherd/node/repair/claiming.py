@@ -73,7 +73,9 @@ class Claiming:
         *,
         dial: Dial,
         policy: ClaimPolicy,
+        passed_over: Callable[[bytes, bytes], None],
     ) -> None:
+        """`passed_over(segment id, repairer)`: a claim has lapsed."""
         self._env = env
         self._identity = identity
         self._store = store
@@ -82,12 +84,16 @@ class Claiming:
         self._dial = dial
         self._policy = policy
         self._key = SigningKey(identity.seed)
-        self._book = ClaimBook(policy, frozen=peers.frozen)
+        self._book = ClaimBook(policy, frozen=peers.frozen, lapsed=passed_over)
         self._numbers: dict[bytes, int] = {}
 
     def standing(self, segment_id: bytes) -> RepairClaim | None:
         """The claim that stands, as far as this node has heard."""
         return self._book.standing(segment_id, self._env.monotonic())
+
+    def pass_over(self, segment_id: bytes, repairer: bytes) -> None:
+        """This repairer has failed at this segment: it comes last for a while."""
+        self._book.pass_over(segment_id, repairer, self._env.monotonic())
 
     def rank(self, seen: Seen) -> Callable[[bytes], int]:
         """Order of those that may repair: who let a claim lapse comes last."""

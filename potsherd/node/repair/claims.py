@@ -53,8 +53,16 @@ class _Standing:
 class ClaimBook:
     """Claims of all segments. `rank(claim)` is smaller for the better one."""
 
-    def __init__(self, policy: ClaimPolicy, *, frozen: Callable[[bytes], bool]) -> None:
-        """`frozen(node key)`: whether it vanished together with others."""
+    def __init__(
+        self,
+        policy: ClaimPolicy,
+        *,
+        frozen: Callable[[bytes], bool],
+        lapsed: Callable[[bytes, bytes], None] = lambda segment_id, repairer: None,
+    ) -> None:
+        """`frozen(node key)`: whether it vanished together with others; `lapsed(segment id, repairer)`: a
+        claim has ended without being done."""
+        self._lapsed = lapsed
         self._policy = policy
         self._frozen = frozen
         self._claims: OrderedDict[bytes, _Standing] = OrderedDict()
@@ -125,6 +133,7 @@ class ClaimBook:
             return known
         del self._claims[segment_id]
         self.pass_over(segment_id, known.claim.repairer, now)
+        self._lapsed(segment_id, known.claim.repairer)
         return None
 
     def _rest(self, segment_id: bytes, repairer: bytes, now: float) -> None:

@@ -27,6 +27,8 @@ class Reason(IntEnum):
     """Its node is not where the index belongs."""
     WRONG = 2
     """Its node gave bytes that are not the shard's, or denies what it has signed."""
+    MENDED = 3
+    """It was wrong, and its node says anew that it holds it: counts once it has been proven again."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class Doubts:
     def about(self, entry: RosterEntry) -> Reason | None:
         """Why an entry does not count; None if it does. A newer one than was doubted is unchecked."""
         doubt = self._doubts.get((entry.segment_id, entry.node))
-        if doubt is None:
-            return None
-        return doubt.reason if entry.counter <= doubt.counter else Reason.UNCHECKED
+        if doubt is None or entry.counter <= doubt.counter:
+            return None if doubt is None else doubt.reason
+        return Reason.MENDED if doubt.reason in (Reason.WRONG, Reason.MENDED) else Reason.UNCHECKED
 
     def of(self, reason: Reason) -> list[Doubt]:
         """Those of one kind."""

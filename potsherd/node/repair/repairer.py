@@ -12,9 +12,11 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 from potsherd.crypto.signing import SigningKey
 from potsherd.errors import PotsherdError, RefusedError
+from potsherd.node.audit.encodings import Encodings
 from potsherd.node.client import Peer
 from potsherd.node.handover import hand_statements
 from potsherd.node.liveness import PeerTable
@@ -37,7 +39,7 @@ from potsherd.node.session import Session
 from potsherd.node.store import Held, ShardStore
 from potsherd.ports import Address, Env
 
-__all__ = ["Repairer", "RepairerStatistics"]
+__all__ = ["Plight", "Repairer", "RepairerStatistics"]
 
 NEEDS_MAX = 4096
 """Segments known to need repair; further ones are found again in the next round."""
@@ -45,6 +47,10 @@ UNFINISHED_PASSES = 4
 """Passes in which a repair that was begun is finished; then it waits for the threshold again."""
 NEEDS_PER_STEP = 64
 """Segments in need looked at in one step, those with the fewest indices first."""
+NAMES_MAX = 12
+"""Sources named in one line of the journal."""
+ASKED_PAUSE_S = 60.0
+"""Seconds within which a second request for the same segment changes nothing."""
 LOOKS_PER_RANK = 4
 """Times that a segment in need is looked at while one rank waits for the one before it."""
 
@@ -87,6 +93,20 @@ class _Need:
     unfinished: int = 0
     """Passes that left indices on their way: they are finished, whatever the threshold says."""
     task: asyncio.Task[None] | None = None
+    asked: float = float("-inf")
+    """When somebody asked for it last."""
+    trouble: str = ""
+    """Why the last pass did not complete it."""
+
+
+class Plight(NamedTuple):
+    """How the repair of one segment stands at this node."""
+
+    running: bool
+    trouble: str
+    """Why the last try did not complete it; empty when there was none."""
+    rests_s: float
+    """Seconds until this node may try again."""
 
 
 class Repairer:
@@ -110,8 +130,14 @@ class Repairer:
         journal: Journal,
         dial: Dial,
         address_of: Callable[[bytes], Address | None],
+        encodings: Encodings,
+        limiter: Limiter,
+        suspect: Callable[[bytes], None],
         settings: RepairSettings,
     ) -> None:
+        """`suspect(segment id)`: our own shard did not fit its root."""
+        self._encodings = encodings
+        self._suspect = suspect
         self._env = env
         self._store = store
         self._session = session
@@ -130,10 +156,9 @@ class Repairer:
         self._settings = settings
         self._me = session.identity.key
         self._key = SigningKey(session.identity.seed)
-        self._limiter = Limiter(env, settings.bytes_per_s)
+        self._limiter = limiter
         self._needs: dict[bytes, _Need] = {}
         self._slots = asyncio.Semaphore(settings.repairs_parallel)
-        self._inconsistent: dict[bytes, None] = {}
         self._cursor = b""
         self._passes_due = 1
         self._wake = asyncio.Event()
@@ -149,7 +174,7 @@ class Repairer:
             needing=len(self._needs),
             trimmed=self._trimmer.trimmed,
             running=sum(need.task is not None for need in self._needs.values()),
-            inconsistent=tuple(self._inconsistent),
+            inconsistent=tuple(bad.segment_id for bad in self._encodings.all()),
         )
 
     def holders_changed(self) -> None:
@@ -159,10 +184,31 @@ class Repairer:
         self._wake.set()
 
     def ask_for(self, segment_id: bytes) -> None:
-        """Somebody wants this segment looked at now."""
+        """Somebody wants what is missing of this segment repaired now, whatever the threshold says.
+
+        Asked again within ASKED_PAUSE_S it changes nothing, nor beyond NEEDS_MAX segments in need.
+        """
         now = self._env.monotonic()
-        self._needs.setdefault(segment_id, _Need(now, now, 0))
+        need = self._needs.get(segment_id)
+        if need is None:
+            if len(self._needs) >= NEEDS_MAX:
+                return
+            need = self._needs[segment_id] = _Need(now, now, 0)
+        elif now - need.asked < ASKED_PAUSE_S:
+            return
+        need.asked = now
+        need.not_before = min(need.not_before, now)
+        need.look_at = now
+        need.unfinished = max(need.unfinished, UNFINISHED_PASSES)
         self._wake.set()
+
+    def plight(self, segment_id: bytes) -> Plight | None:
+        """How the repair of a segment stands here; None when it is not known to need any."""
+        need = self._needs.get(segment_id)
+        if need is None:
+            return None
+        rests_s = need.not_before - self._env.monotonic()
+        return Plight(need.task is not None, need.trouble, max(0.0, rests_s))
 
     # the round
 
@@ -250,7 +296,7 @@ class Repairer:
 
     def _may_begin(self, seen: Seen, need: _Need) -> bool:
         now, segment_id = self._env.monotonic(), seen.held.segment_id
-        if now < need.not_before or self._peers.isolated or segment_id in self._inconsistent:
+        if now < need.not_before or self._peers.isolated or self._encodings.is_bad(segment_id):
             return False
         if not seen.health.is_readable or self._waits_for_partition(seen):
             return False
@@ -288,17 +334,17 @@ class Repairer:
     # one segment
 
     async def _repair_quietly(self, held: Held, need: _Need) -> None:
-        segment_id = held.segment_id
         try:
             async with self._slots:
                 done = await self._repair(held, need)
         except Inconsistent as error:
-            self._inconsistent[segment_id] = None
-            self._note(held, f"not repaired: {error}")
+            need.trouble = error.message
+            await self._encodings.contradicted(held, error.index)
             done = False
         except Overtaken:
             return  # its claim keeps us away as long as it stands
         except PotsherdError as error:
+            need.trouble = str(error)
             self._note(held, f"repair ended: {error}")
             done = False
         finally:
@@ -320,7 +366,8 @@ class Repairer:
         view = await self._places.view(seen)
         missing = tuple(sorted(view.choose(seen.health.missing)))
         if not missing:
-            self._note(held, f"{len(seen.health.missing)} indices missing, and no node to take one")
+            need.trouble = f"{len(seen.health.missing)} indices missing, and no node to take one"
+            self._note(held, need.trouble)
             return False
         self._count(passes=1)
         try:
@@ -359,11 +406,8 @@ class Repairer:
         own = await self._rosters.own(held.segment_id)
         if own is None:
             raise RefusedError("the shard is not in the roster")
-        sources = [
-            Holder(e.index, e.node, self._address_of(e.node))
-            for e in seen.holding(Standing.AWAY)
-            if e.node != self._me
-        ]
+        entries = [e for e in seen.holding(Standing.AWAY) if e.node != self._me]
+        sources = [Holder(e.index, e.node, self._address_of(e.node)) for e in entries]
         last = [e.node for e in seen.entries if seen.standings.get(e.node) is Standing.AWAY]
         tools = WorkTools(
             self._env, self._session, self._store, self._limiter, self._key, self._patience_s
@@ -378,11 +422,16 @@ class Repairer:
             view=view,
             progress=self._claiming.progress(seen),
         )
-        text = f"repair of {len(missing)} indices from {seen.health.distinct} that are left"
+        text = (
+            f"repair of indices {_list(missing)} begun by us, rank {self._claiming.rank(seen)(self._me)}, "
+            f"from {seen.health.distinct} that are left: {_names(entries)}"
+        )
         self._note(held, text)
         try:
             return await work.run()
         finally:
+            if not work.own_is_good:
+                self._suspect(held.segment_id)
             bytes_in, bytes_out = work.moved
             self._count(bytes_in=bytes_in, bytes_out=bytes_out)
 
@@ -406,8 +455,9 @@ class Repairer:
         await asyncio.gather(*(self._introduce(held, node, hints) for node in sorted(fresh)))
         await self._gossip.ask_all(seen, partial(self._tell, held, result.entries))
         self._count(repaired=len(receipts))
-        indices = sorted(RosterEntry.decode(data[64:]).index for data in receipts)
-        self._note(held, f"repaired indices {', '.join(map(str, indices))}")
+        brought = sorted((e.index, e.node) for e in map(_entry, receipts))
+        where = ", ".join(f"{index} to {node.hex()[:16]}" for index, node in brought)
+        self._note(held, f"repaired indices: {where}")
 
     async def _introduce(
         self, held: Held, node: bytes, hints: Sequence[tuple[bytes, Address | None]]
@@ -434,3 +484,18 @@ class Repairer:
     def _count(self, **more: int) -> None:
         now = vars(self._counts)
         self._counts = replace(self._counts, **{name: now[name] + by for name, by in more.items()})
+
+
+def _entry(signed: bytes) -> RosterEntry:
+    return RosterEntry.decode(signed[64:])
+
+
+def _list(indices: Sequence[int]) -> str:
+    return ", ".join(map(str, indices))
+
+
+def _names(entries: Sequence[RosterEntry]) -> str:
+    """The first few of the sources, by index."""
+    shown = sorted((entry.index, entry.node) for entry in entries)
+    text = ", ".join(f"{index} at {node.hex()[:8]}" for index, node in shown[:NAMES_MAX])
+    return text + (" …" if len(shown) > NAMES_MAX else "")

@@ -63,7 +63,7 @@ class View:
             entry.node, urgent=urgent
         ):
             return Standing.LOST
-        if reason is Reason.UNCHECKED or not self._peers.proven(entry.node):
+        if reason in (Reason.UNCHECKED, Reason.MENDED) or not self._peers.proven(entry.node):
             return Standing.UNKNOWN
         alive = self._peers.alive(entry.node, self._env.monotonic())
         return Standing.LIVE if alive else Standing.AWAY

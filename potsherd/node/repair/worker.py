@@ -150,6 +150,11 @@ class RepairWork:
         return Repaired(tuple(done), failed, dict(self._reader.wrong))
 
     @property
+    def own_is_good(self) -> bool:
+        """Whether our own cells have fitted their root, as far as they were read."""
+        return self._own_is_good
+
+    @property
     def moved(self) -> tuple[int, int]:
         """Bytes that came from sources and that went to targets so far."""
         return self._reader.received, self._sent

@@ -16,6 +16,8 @@ __all__ = ["SCHEMA", "Care"]
 
 EVIDENCE_MAX = 48 * 1024
 """Bytes of evidence with one doubt: a cell, its proof and a signed answer."""
+EVIDENCES_MAX = 64
+"""Doubts whose evidence is kept; the oldest evidence goes first, the doubts stay."""
 BATCH = 64
 """Rows written in one transaction."""
 BATCH_PAGES = 2 * BATCH + 8
@@ -75,6 +77,15 @@ class Care:
             raise LimitError(f"{len(evidence)} bytes of evidence, at most {EVIDENCE_MAX}")
         sql = "INSERT OR REPLACE INTO doubts VALUES(?, ?, ?, ?, ?, ?)"
         await self._many(sql, [(segment_id, node, counter, reason, date, evidence)])
+        if evidence:
+            newest = (
+                "SELECT segment_id, node FROM doubts WHERE evidence <> x'' "
+                "ORDER BY date DESC, segment_id, node LIMIT -1 OFFSET ?"
+            )
+            await self._many(
+                f"UPDATE doubts SET evidence = x'' WHERE (segment_id, node) IN ({newest})",  # noqa: S608
+                [(EVIDENCES_MAX,)],
+            )
 
     async def trust(self, segment_id: bytes, node: bytes) -> None:
         """The entry counts again."""

@@ -48,8 +48,14 @@ class _Outcome:
     log_bytes: int
 
 
-def storage_error(error: sqlite3.Error) -> StorageError:
-    """What SQLite complains about, as an error of ours."""
+def storage_error(error: sqlite3.Error | UnicodeDecodeError) -> StorageError:
+    """What SQLite complains about, as an error of ours.
+
+    A UnicodeDecodeError is a complaint that quotes what is damaged: Python cannot decode the message.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorname = "SQLITE_CORRUPT"
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     remedy = ""
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):

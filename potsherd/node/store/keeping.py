@@ -124,7 +124,7 @@ class Dropped:
     index: int
     bytes: int
     reason: str
-    """expired, withdrawn, abandoned (never leased), moved."""
+    """expired, withdrawn, abandoned (never leased), moved, surplus, lost."""
     detail: str
 
 

@@ -32,7 +32,7 @@ FOLDERS = 258
 """Folders of the store: two and 256 to fan out; a block each is charged from the start."""
 SHM_BYTES = 65536
 """Shared memory file of a write-ahead log within its bound."""
-INDEX_BASE_BYTES = 256 * 1024
+INDEX_BASE_BYTES = 384 * 1024
 """Roots of all tables, the schema, and a handful of pages to move in."""
 ROW_BYTES = 1100
 """Of the index for each shard: rows, keys, a lease with its path, a head."""

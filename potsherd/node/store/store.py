@@ -22,6 +22,7 @@ from potsherd.errors import (
 )
 from potsherd.node.records import PAYLOAD_MAX, Head, Lease, LeasePath, Ticket
 from potsherd.node.store import (
+    audits,
     care,
     files,
     heads,
@@ -32,9 +33,11 @@ from potsherd.node.store import (
     schema,
     segments,
 )
+from potsherd.node.store.audits import Audits
 from potsherd.node.store.cache import Lru
 from potsherd.node.store.care import Care
 from potsherd.node.store.index import Index, fold_log, storage_error
+from potsherd.node.store.inspection import Inspection
 from potsherd.node.store.intake import HOLDERS_MAX, ROW_PAGES, Intake
 from potsherd.node.store.keeping import Dropped, Kept, Tombstone
 from potsherd.node.store.ledger import INODE_BYTES, Ledger, fixed_bytes
@@ -82,6 +85,12 @@ class ShardStore:
         self._closed = False
         self.care = Care(index)
         """What is remembered of other nodes."""
+        self.audits = Audits(index)
+        """What was proven, found damaged, and done."""
+        self.inspection = Inspection(
+            env, index, row=self._row, own=self._own, changed=self._trees.drop
+        )
+        """For looking at the shards themselves."""
         self.recovery = Recovery()
         """What `open` found on the disk and set right."""
 
@@ -481,7 +490,9 @@ def _open(disk: Disk, config: StoreConfig, ledger: Ledger) -> tuple[sqlite3.Conn
     try:
         connection = disk.open_index(schema.INDEX_NAME)
         try:
-            schema.prepare(connection, config.page_bytes, keeping.SCHEMA, care.SCHEMA)
+            schema.prepare(
+                connection, config.page_bytes, keeping.SCHEMA, care.SCHEMA, audits.SCHEMA
+            )
             fold_log(connection)
             found, ledger.files = recovery.reconcile(disk, connection)
             ledger.shards, ledger.holders, ledger.blob_bytes = segments.totals(connection)
@@ -490,7 +501,7 @@ def _open(disk: Disk, config: StoreConfig, ledger: Ledger) -> tuple[sqlite3.Conn
         except BaseException:
             connection.close()
             raise
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise storage_error(error) from error
     return connection, found
 

@@ -34,8 +34,8 @@ __all__ = [
 ]
 
 Engine: TypeAlias = Literal["auto", "numpy", "compiled"]
-COMPILED_FROM = 1_000_000
-"""Shard losses of a replicate from which compiling pays."""
+COMPILED_FROM = 100_000
+"""Shard losses of a replicate from which compiling pays: numpy takes a second for them."""
 FEW = 1e-300
 
 

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from potsherd.errors import UsageError
 from potsherd.simulations.montecarlo.distributions import Distribution, Exponential
 from potsherd.simulations.montecarlo.habits import HABITS
@@ -50,7 +52,9 @@ class NodeClass:
     uptime: float = 1.0
     """Share of time online, above 0, up to 1."""
     session_years: float = 8 / HOURS_PER_YEAR
-    """Mean stretch online; the mean absence follows from the uptime."""
+    """Mean stretch online; the mean absence follows from the uptime. Not used when `absence` is given."""
+    absence: Distribution | None = None
+    """Stretches offline; None: exponential. The mean stretch online then follows from the uptime."""
     habit: str = "none"
     """One of `potsherd.simulations.montecarlo.habits.HABITS`: when in the week it is online."""
     disk_bytes: float = 1e12
@@ -82,13 +86,20 @@ class NodeClass:
     @property
     def absence_years(self) -> float:
         """Mean stretch offline."""
+        if self.uptime >= 1:
+            return 0.0
+        if self.absence is not None:
+            return self.absence.mean
         return self.session_years * (1 - self.uptime) / self.uptime
 
     def given_up_per_year(self, gone_after_years: float) -> float:
         """How often an absence is so long that its shards are given up though it comes back."""
         if self.uptime >= 1 or gone_after_years <= 0:
             return 0.0
-        cycle = self.session_years + self.absence_years
+        # A stretch offline is the share 1 − uptime of a cycle.
+        cycle = self.absence_years / (1 - self.uptime)
+        if self.absence is not None:
+            return float(self.absence.survival(np.array([gone_after_years]))[0]) / cycle
         return math.exp(-gone_after_years / self.absence_years) / cycle
 
 

@@ -31,6 +31,8 @@ STOP_SHARE = 0.4
 """At a power cut: the chance that a folder's next unsynced operation, and all after it, is lost."""
 
 Fault = Callable[[str, str], Exception | None]
+Watch = Callable[[str, str], None]
+"""Called after each call that has changed something, with (operation, path)."""
 
 
 @dataclass(eq=False)
@@ -72,6 +74,9 @@ class Platter:
         self.images: dict[str, bytes | None] = {}
         """The SQLite databases by name; None while one is open."""
         self.fault: Fault | None = None
+        self.commit_fault: Callable[[str], Exception | None] | None = None
+        """Called before each commit of an index, with its name; what it returns is raised (sqlite3.Error)."""
+        self.watch: Watch | None = None
         self._live: dict[str, dict[str, _Inode]] = {}
         self._synced: dict[str, dict[str, _Inode]] = {}
         self._changes: list[_NameChange] = []
@@ -156,6 +161,15 @@ class Platter:
             ),
             key=lambda entry: entry[0],
         )
+
+    @property
+    def inodes(self) -> int:
+        """Files, however many names they have."""
+        return len(self._links)
+
+    def content(self, path: str) -> memoryview:
+        """What a read would give now. Raises NotFoundError."""
+        return memoryview(self.find(path).live)
 
     def rot(self, path: str, offset: int, mask: int = 1) -> None:
         """Flip bits of one byte, as a failing disk does: now and for ever, and silently."""
@@ -266,6 +280,7 @@ class WorldDisk:
                 raise StorageError(f"{path}: no space left on device") from None
             platter.link(path, inode)
             platter.resize(inode, size)
+            self._changed("create", path)
         else:
             raise StorageError(f"{path}: exists already")
 
@@ -277,6 +292,7 @@ class WorldDisk:
             raise StorageError(f"{path}: write beyond the end of the file")
         inode.live[offset : offset + len(payload)] = payload
         inode.changes.append((offset, payload))
+        self._changed("write", path)
 
     def read(self, path: str, offset: int, size: int) -> bytes:
         self._begin("read", path, f"{offset}+{size}")
@@ -291,6 +307,7 @@ class WorldDisk:
         if size > len(inode.live):
             raise StorageError(f"{path}: shorter than {size} bytes")
         self.platter.resize(inode, size)
+        self._changed("truncate", path)
 
     def sync(self, path: str) -> None:
         self._begin("sync", path)
@@ -305,6 +322,7 @@ class WorldDisk:
     def rename(self, old: str, new: str) -> None:
         self._begin("rename", old, new)
         self.platter.rename(old, new)
+        self._changed("rename", new)
 
     def remove(self, path: str) -> None:
         self._begin("remove", path)
@@ -313,6 +331,7 @@ class WorldDisk:
         except NotFoundError:
             return
         self.platter.unlink(path)
+        self._changed("remove", path)
 
     def walk(self, folder: str) -> Iterator[tuple[str, int, int]]:
         self._begin("walk", folder)
@@ -330,11 +349,21 @@ class WorldDisk:
 
     def open_index(self, name: str, *, pages_max: int | None = None) -> sqlite3.Connection:
         self._begin("open_index", name)
-        connection = IndexConnection.open(self.platter.images, name, self._note_commit)
+        connection = IndexConnection.open(
+            self.platter.images, name, self._note_commit, self._refuse_commit
+        )
         if pages_max is not None:
             connection.execute(f"PRAGMA max_page_count={int(pages_max)}")
         self._life.indexes.append(connection)
         return connection
+
+    def _changed(self, operation: str, path: str) -> None:
+        if self.platter.watch is not None:
+            self.platter.watch(operation, path)
+
+    def _refuse_commit(self, name: str) -> Exception | None:
+        fault = self.platter.commit_fault
+        return fault(name) if fault is not None else None
 
     def _note_commit(self, name: str, digest: bytes) -> None:
         self._log.add("commit", self._life.name, name, digest)

@@ -24,6 +24,7 @@ class IndexConnection(sqlite3.Connection):
     _name: str
     _report: Callable[[str, bytes], None]
     _is_open = False
+    _refuse: Callable[[str], Exception | None]
 
     @classmethod
     def open(
@@ -31,8 +32,12 @@ class IndexConnection(sqlite3.Connection):
         images: MutableMapping[str, bytes | None],
         name: str,
         report: Callable[[str, bytes], None],
+        refuse: Callable[[str], Exception | None] = lambda name: None,
     ) -> IndexConnection:
-        """Take the image `name` (a fresh database if there is none). Raises StorageError if it is open."""
+        """Take the image `name` (a fresh database if there is none). Raises StorageError if it is open.
+
+        `refuse` is called with the name before each commit; what it returns is raised, and nothing committed.
+        """
         image = images.get(name, b"")
         if image is None:
             raise StorageError(f"the index {name} is open already")
@@ -40,6 +45,7 @@ class IndexConnection(sqlite3.Connection):
             ":memory:", factory=cls, isolation_level=None, check_same_thread=False
         )
         connection._images, connection._name, connection._report = images, name, report
+        connection._refuse = refuse
         if image:
             connection.deserialize(image)
         else:
@@ -50,6 +56,16 @@ class IndexConnection(sqlite3.Connection):
         connection.set_trace_callback(connection._trace)
         return connection
 
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """As the base's; a commit may fail by order of the experiment."""
+        if self._is_open and sql[:6].upper() == "COMMIT":
+            error = self._refuse(self._name)
+            if error is not None:
+                raise error
+            if not self._is_open:  # the power went
+                raise sqlite3.OperationalError("disk I/O error")
+        return super().execute(sql, parameters)
+
     def close(self) -> None:
         """Roll back what was not committed and keep the image."""
         if not self._is_open:
@@ -58,7 +74,10 @@ class IndexConnection(sqlite3.Connection):
         self.set_trace_callback(None)
         if self.in_transaction:
             self.rollback()
-        (pages,) = self.execute("PRAGMA page_count").fetchone()
+        try:
+            (pages,) = super().execute("PRAGMA page_count").fetchone()
+        except (sqlite3.Error, UnicodeDecodeError):
+            pages = 1  # a damaged one, kept as it is
         self._images[self._name] = self.serialize() if pages else b""  # nothing was ever written
         super().close()
 

@@ -30,6 +30,9 @@ class EventLog:
         self._hash = hashlib.blake2b(digest_size=32)
         self._pending: list[str] = []
         self._file = None if file is None else file.open("w", encoding="utf-8")
+        self.aliases: dict[str, str] = {}
+        """What to write in place of names that follow from outside of the world, as folders of the
+        real machine do; at the begin of paths of disk calls."""
         self.frozen = False
         self.events = 0
 
@@ -37,6 +40,10 @@ class EventLog:
         """Note one event; `data` is hashed at once and may change afterwards."""
         if self.frozen:
             return
+        if self.aliases and kind == "disk":
+            operation, _, path = what.partition(" ")
+            folder, slash, rest = path.partition("/")
+            what = f"{operation} {self.aliases.get(folder, folder)}{slash}{rest}"
         tag = hashlib.blake2b(data, digest_size=16).hexdigest() if self._content else "-"
         size = data.nbytes if isinstance(data, memoryview) else len(data)
         self._pending.append(f"{self._clock()!r} {kind} {where} {what} {size} {tag}\n")

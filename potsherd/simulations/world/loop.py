@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import random
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 __all__ = ["DeadlockError", "VirtualLoop", "VirtualTask"]
 
@@ -34,6 +35,13 @@ ROUNDS_AT_ONE_INSTANT_MAX = 1_000_000
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+
+class Machine(Protocol):
+    """Whose tasks may stand still while time passes."""
+
+    asleep: bool
+    parked: list[asyncio.Handle]
 
 
 DatagramOpener = Callable[
@@ -59,6 +67,7 @@ class VirtualTask(asyncio.Task[T]):
     ) -> None:
         # before the constructor of the base, which puts the task into a set
         self.serial = loop.next_serial()
+        self.machine: Machine | None = None
         super().__init__(coro, loop=loop, name=name or f"task-{self.serial}", context=context)
 
     def __hash__(self) -> int:
@@ -75,6 +84,10 @@ class _JumpingSelector:
     def select(self, timeout: float | None) -> tuple[()]:
         loop = self._loop
         self._rounds += 1
+        if loop.sleepers and loop._ready:
+            loop.park_steps()
+            if not loop._ready and not timeout:
+                timeout = math.inf if loop._scheduled else None
         if timeout is None:
             raise DeadlockError("nothing is ready and no timer is set")
         if timeout > 0:
@@ -109,6 +122,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._clock_resolution = CLOCK_RESOLUTION_S
         self._selector = _JumpingSelector(self)
         self.shuffle_rng = shuffle_rng
+        self.sleepers = 0
+        """Machines asleep."""
         self.on_task: Callable[[VirtualTask[Any], contextvars.Context | None], None] | None = None
         self.on_datagram_endpoint: DatagramOpener | None = None
         self.set_debug(False)
@@ -139,6 +154,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
             result[place] = handles[source]
         self._ready.clear()
         self._ready.extend(result)
+
+    def park_steps(self) -> None:
+        """Set aside the task steps of machines that are asleep."""
+        awake: list[asyncio.Handle] = []
+        for handle in self._ready:
+            task = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
+            machine = task.machine if isinstance(task, VirtualTask) else None
+            if machine is not None and machine.asleep:
+                machine.parked.append(handle)
+            else:
+                awake.append(handle)
+        self._ready.clear()
+        self._ready.extend(awake)
+
+    def unpark_steps(self, machine: Machine) -> None:
+        """Go on with what was set aside."""
+        self._ready.extend(machine.parked)
+        machine.parked.clear()
 
     def _make_task(
         self,

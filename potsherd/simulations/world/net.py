@@ -51,10 +51,14 @@ class Weather:
     """Share of datagrams that vanish. Streams only lose whole connections."""
     duplication: float = 0.0
     """Share of datagrams that arrive twice."""
+    late: float = 0.0
+    """Share of datagrams that arrive after whoever asked has given up."""
+    late_s: tuple[float, float] = (1.0, 60.0)
+    """How much later those arrive."""
     reordering: float = 0.0
     """Share of datagrams that take up to four times as long, so that later ones overtake them."""
     bandwidth_bytes_s: float = 12_500_000.0
-    """Of each machine's uplink and of its downlink, shared by its streams."""
+    """Of each machine's uplink and of its downlink, shared by its streams; `World.bandwidth` sets one's own."""
     break_s: tuple[float, float] = (5.0, 30.0)
     """How long an established stream stalls before it breaks, when the other side has gone silent."""
 
@@ -94,7 +98,8 @@ class Fabric:
 
     def answers(self, life: Life, host: str) -> bool:
         """Whether a machine with this address is up and within reach."""
-        return any(life.reaches(other) for other in self._lives.get(host, ()))
+        others = self._lives.get(host, ())
+        return any(life.reaches(other) and other.lets_dial(life) for other in others)
 
     def next_port(self) -> int:
         """A port number for the dialling end of a stream."""
@@ -140,12 +145,16 @@ class Fabric:
         elif weather.loss and rng.random() < weather.loss:
             fate = "lost"
         self.log.add("datagram", life.name, f"{sender.port}>{host}:{to[1]} {fate}", payload)
+        if life.nat:
+            life.holes[host] = loop.time()  # one for each machine of the world, at most
         if fate != "sent":
             self.drops[fate] += 1
             return
         delay = self.latency(life.host, host)
         if weather.reordering and rng.random() < weather.reordering:
             delay *= 1.0 + 3.0 * rng.random()
+        if weather.late and rng.random() < weather.late:
+            delay += rng.uniform(*weather.late_s)
         loop.call_later(delay, self._arrive, sender, payload, host, to[1])
         if weather.duplication and rng.random() < weather.duplication:
             delay = self.latency(life.host, host) * 2
@@ -228,11 +237,11 @@ class WorldDatagrams:
     def came_from_reach(self, target: Life) -> bool:
         """Whether a datagram on its way gets through; what a machine sent before it died still does."""
         sender = self.life
-        if not target.alive:
+        if not target.alive or not sender.has_path_to(target):
             return False
-        if sender.host == target.host:
-            return True
-        return sender.plugged and target.plugged and sender.group == target.group
+        return sender.host == target.host or target.has_hole_for(
+            sender.host, self.fabric.loop.time()
+        )
 
     def put(self, payload: bytes, source: Address) -> bool:
         """Queue an arrived datagram; False when the queue is full."""

@@ -34,11 +34,13 @@ STREAMS_ACCEPTED_MAX = 1024
 
 
 class Link:
-    """The uplink and the downlink of a machine: until when each is busy."""
+    """The uplink and the downlink of a machine: until when each is busy, and its own speed if it has one."""
 
-    __slots__ = ("down_free_at", "up_free_at")
+    __slots__ = ("down_bytes_s", "down_free_at", "up_bytes_s", "up_free_at")
 
     def __init__(self) -> None:
+        self.up_bytes_s: float | None = None
+        self.down_bytes_s: float | None = None
         self.up_free_at = 0.0
         self.down_free_at = 0.0
 
@@ -184,9 +186,11 @@ class WorldStream:
         now = fabric.loop.time()
         up = fabric.link(self._life.host)
         down = fabric.link(self._peer_address.host)
-        duration = size / fabric.weather.bandwidth_bytes_s
-        up.up_free_at = max(now, up.up_free_at) + duration
-        arrival = max(up.up_free_at + self._latency(), down.down_free_at + duration)
+        usual = fabric.weather.bandwidth_bytes_s
+        sending, taking = size / (up.up_bytes_s or usual), size / (down.down_bytes_s or usual)
+        up.up_free_at = max(now, up.up_free_at) + sending
+        last = up.up_free_at + self._latency()
+        arrival = max(last, max(last - sending, down.down_free_at) + taking)
         down.down_free_at = max(down.down_free_at, arrival if size else 0.0)
         self._last_arrival = max(self._last_arrival, arrival)
         self._outgoing.append(item)
@@ -214,9 +218,7 @@ class WorldStream:
         other._wake()
 
     def _path_is_open(self) -> bool:
-        mine, theirs = self._life, self._other._life
-        same_host = mine.host == theirs.host
-        return same_host or (mine.plugged and theirs.plugged and mine.group == theirs.group)
+        return self._life.has_path_to(self._other._life)
 
     def _stall(self) -> None:
         self._late += 1

@@ -8,6 +8,7 @@ import contextvars
 import functools
 import hashlib
 import random
+import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +42,7 @@ class _Machine:
     platter: Platter
     clock_skew_s: float
     plugged: bool = True
+    nat: bool = False
     group: int = 0
     lives: int = 0
     life: Life | None = None
@@ -57,8 +59,10 @@ class _WorldOffload:
         log: EventLog,
         rng: random.Random,
         delay_s: tuple[float, float],
+        done: Callable[[str], None],
     ) -> None:
         self._loop = loop
+        self._done = done
         self._life = life
         self._log = log
         self._rng = rng
@@ -84,9 +88,11 @@ class _WorldOffload:
         try:
             result = fn(*args)
         except Exception as error:
+            self._done(self._life.name)
             if not future.done():
                 future.set_exception(error)
         else:
+            self._done(self._life.name)
             if not future.done():
                 future.set_result(result)
 
@@ -119,6 +125,7 @@ class World:
         loss: float = 0.0,
         duplication: float = 0.0,
         reordering: float = 0.0,
+        late: float = 0.0,
         bandwidth_bytes_s: float = 12_500_000.0,
         offload_s: tuple[float, float] = (0.0001, 0.002),
         shuffle: bool = True,
@@ -135,11 +142,14 @@ class World:
             loss=loss,
             duplication=duplication,
             reordering=reordering,
+            late=late,
             bandwidth_bytes_s=bandwidth_bytes_s,
         )
         self.fabric = Fabric(self.loop, self.rng("network"), self.log, weather)
         self.loop.on_datagram_endpoint = functools.partial(open_datagram_endpoint, self.fabric)
         self._offload_s = offload_s
+        self.on_step: Callable[[str], None] | None = None
+        """Called with a machine's name after each call that it ran off the loop: the disk is at rest then."""
         self._rot_rng = self.rng("rot")
         self._machines: dict[str, _Machine] = {}
         self._failed: list[asyncio.Task[Any]] = []
@@ -210,6 +220,11 @@ class World:
         """What survives crashes: for faults, bit rot and looking at what was stored."""
         return self._machines[name].platter
 
+    def index(self, name: str) -> sqlite3.Connection | None:
+        """The open database of a running machine, to look into; not to be changed."""
+        life = self._machines[name].life
+        return life.indexes[0] if life is not None and life.indexes else None
+
     def rot(self, name: str, folder: str = "") -> tuple[str, int]:
         """Flip a seeded bit of a file below `folder`; gives its path and the byte's offset."""
         platter = self._machines[name].platter
@@ -224,8 +239,52 @@ class World:
         return path, offset
 
     def skew(self, name: str, clock_skew_s: float) -> None:
-        """Set by how much the machine's calendar is ahead."""
+        """Set by how much the machine's calendar is ahead: a jump, if it is running."""
         self._machines[name].clock_skew_s = clock_skew_s
+        self.log.add("clock", name, repr(clock_skew_s))
+
+    def fill_disk(self, name: str, free_bytes: int | None = 0) -> None:
+        """Let others use the machine's disk up to so many free bytes; None: they give it all back."""
+        platter = self._machines[name].platter
+        if free_bytes is None:
+            platter.capacity_bytes = CAPACITY_BYTES_DEFAULT
+        else:
+            platter.capacity_bytes = platter.allocated_bytes + free_bytes
+        self.log.add("fill", name, repr(free_bytes))
+
+    def sleep(self, name: str) -> None:
+        """Suspend a machine: its tasks stand still and the network hears nothing of it.
+
+        Its clocks go on, as those of a stopped process do: what came due meanwhile comes due when it wakes.
+        Connections break after the silence that others bear. A call that runs off the loop ends.
+        """
+        life = self._life(name)
+        if life.asleep:
+            raise UsageError(f"{name} is asleep")
+        life.asleep = True
+        self.loop.sleepers += 1
+        self.log.add("sleep", name, "")
+        self.fabric.network_changed()
+
+    def wake(self, name: str) -> None:
+        """Go on where `sleep` has stopped."""
+        life = self._life(name)
+        if not life.asleep:
+            raise UsageError(f"{name} is awake")
+        self._rouse(life)
+        self.log.add("wake", name, "")
+        self.fabric.network_changed()
+
+    def asleep(self, name: str) -> bool:
+        """Whether the machine is suspended."""
+        life = self._machines[name].life
+        return life is not None and life.asleep
+
+    def _rouse(self, life: Life) -> None:
+        if life.asleep:
+            life.asleep = False
+            self.loop.sleepers -= 1
+            self.loop.unpark_steps(life)
 
     # network
 
@@ -250,6 +309,25 @@ class World:
     def plug(self, *names: str) -> None:
         """Put machines back on the network."""
         self._plug(names, True)
+
+    def nat(self, name: str, behind: bool = True) -> None:
+        """Put a machine behind an address translator, or take it out.
+
+        Nobody can dial it, and a datagram gets through only from a host to which it has sent one in the
+        last NAT_HOLD_S seconds. Its address is its own: translation of ports is not modelled.
+        """
+        machine = self._machines[name]
+        machine.nat = behind
+        if machine.life is not None:
+            machine.life.nat = behind
+        self.log.add("nat", name, repr(behind))
+
+    def bandwidth(
+        self, name: str, *, up_bytes_s: float | None = None, down_bytes_s: float | None = None
+    ) -> None:
+        """Give a machine's host its own up- and downlink; None: that of the weather."""
+        link = self.fabric.link(self._machines[name].host)
+        link.up_bytes_s, link.down_bytes_s = up_bytes_s, down_bytes_s
 
     def weather(self, **changes: Any) -> None:
         """Change how the network behaves; names as in `Weather`."""
@@ -306,6 +384,9 @@ class World:
         if self.loop.is_closed():
             return
         self.log.close()
+        for machine in self._machines.values():
+            if machine.life is not None:
+                self._rouse(machine.life)
         tasks = sorted(asyncio.all_tasks(self.loop), key=hash)
         for task in tasks:
             task.cancel()
@@ -341,7 +422,7 @@ class World:
     def _start(self, machine: _Machine) -> Env:
         machine.lives += 1
         life = machine.life = Life(machine.name, machine.host, machine.lives)
-        life.plugged, life.group = machine.plugged, machine.group
+        life.plugged, life.group, life.nat = machine.plugged, machine.group, machine.nat
         self.fabric.join(life)
         self.log.add("start", machine.name, f"{machine.host} {machine.lives}")
 
@@ -356,10 +437,14 @@ class World:
             net=WorldNet(self.fabric, life),
             disk=WorldDisk(machine.platter, life, self.log),
             offload=_WorldOffload(
-                self.loop, life, self.log, self.rng("offload", *who), self._offload_s
+                self.loop, life, self.log, self.rng("offload", *who), self._offload_s, self._stepped
             ),
         )
         return machine.env
+
+    def _stepped(self, name: str) -> None:
+        if self.on_step is not None:
+            self.on_step(name)
 
     def _end(self, name: str, *, power_cut: bool) -> _Machine:
         machine = self._machines[name]
@@ -368,6 +453,7 @@ class World:
         machine.life = machine.env = None
         self.fabric.leave(life)
         life.end(power_cut=power_cut)
+        self._rouse(life)  # its tasks end now
         return machine
 
     def _plug(self, names: Sequence[str], plugged: bool) -> None:
@@ -382,6 +468,7 @@ class World:
     def _own_task(self, task: VirtualTask[Any], context: contextvars.Context | None) -> None:
         life = context.get(CURRENT_LIFE) if context is not None else CURRENT_LIFE.get()
         if life is not None:
+            task.machine = life
             life.tasks[task] = None
             task.add_done_callback(lambda done: self._task_done(life, done))
             if not life.alive:

@@ -26,8 +26,9 @@ class OnDisk(MemorySegments):
         super().__init__(4, 12)
         self.file = path.open("w+b", buffering=0)
 
-    async def rows(self, data, *, cell_size):
-        self.file.write(data)
+    async def rows(self, parts, *, cell_size):
+        for part in parts:
+            self.file.write(part.data)
 
     async def finish(self, *, stream_length, cell_size, rows, entry):
         identity = bytes([len(self.order)]) * 32

@@ -40,6 +40,16 @@ def test_states_of_a_piece() -> None:
     assert shard(0, live=False, trouble="wrong bytes: y", ago=10**9).state == "wrong"
 
 
+def test_a_silent_node_whose_piece_another_one_proves_is_replaced() -> None:
+    silent, lost, liar = (
+        shard(0, live=False, node=9),
+        shard(1, live=False, ago=10**8),
+        shard(0, live=False, trouble="wrong bytes: y", node=8),
+    )
+    found = segment(shard(0), silent, lost, liar)
+    assert [found.replaced(s) for s in found.shards] == [False, True, False, False]
+
+
 def test_of_two_copies_the_better_counts_and_once() -> None:
     found = segment(
         shard(0), shard(0, live=False, node=9), shard(1, live=False), shard(1, live=False, node=8, ago=10**8),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from potsherd.erasure import Code, merkle
 from potsherd.erasure.descriptor import Descriptor, Entry
@@ -13,6 +15,7 @@ from potsherd.erasure.segment import (
     BATCH_BYTES,
     RowBatch,
     SegmentEncoder,
+    StreamPart,
     batch_rows,
     column_of,
     join_columns,
@@ -70,16 +73,48 @@ def test_known_leaves_are_used_and_not_hashed_again() -> None:
         hashed.append(bytes(cells))
         return merkle.cell_leaves(cells, cell_size)
 
-    known = {i: merkle.cell_leaf(stream[i * CELL : i * CELL + CELL]) for i in (0, 1, 2, 3, 5)}
+    parts = [
+        StreamPart(
+            part, b"" if part == stream[4 * CELL : 5 * CELL] else merkle.cell_leaves(part, CELL)
+        )
+        for part in (stream[: 4 * CELL], stream[4 * CELL : 5 * CELL], stream[5 * CELL :])
+    ]
     encoder = SegmentEncoder(Code(K, N), cell_size=CELL, hash_cells=spy, limits=TINY)
-    batch = encoder.encode_rows(stream, known)
+    batch = encoder.encode_parts(parts)
     plain = tiny_encoder()
     assert batch.columns == plain.encode_rows(stream).columns
     assert encoder.roots() == plain.roots()
     data_cells = [cells for cells in hashed if len(cells) == CELL]
     assert data_cells == [stream[4 * CELL : 5 * CELL]]
     with pytest.raises(UsageError):
-        tiny_encoder().encode_rows(stream, {0: b"short"})
+        tiny_encoder().encode_parts([StreamPart(stream, b"short")])
+
+
+@given(st.lists(st.integers(0, 3 * CELL), max_size=8), st.randoms(use_true_random=False))
+def test_parts_of_any_size_give_the_same_columns(sizes: list[int], rng: random.Random) -> None:
+    parts = []
+    for size in sizes:
+        data = rng.randbytes(size)
+        known = rng.random() < 0.5 and size % CELL == 0
+        parts.append(StreamPart(data, merkle.cell_leaves(data, CELL) if known else b""))
+    whole = b"".join(part.data for part in parts)[: 4 * K * CELL]
+    ours, plain = tiny_encoder(), tiny_encoder()
+    if sum(sizes) > len(whole):
+        with pytest.raises(LimitError):
+            ours.encode_parts(parts)
+        return
+    assert ours.encode_parts(parts).columns == plain.encode_rows(whole).columns
+    assert ours.roots() == plain.roots()
+
+
+def test_a_part_is_cut_with_what_is_known_of_it() -> None:
+    data = random.Random(2).randbytes(3 * CELL)
+    part = StreamPart(data, merkle.cell_leaves(data, CELL))
+    for at in range(len(data) + 1):
+        parts = part.cut(at, CELL)
+        assert b"".join(p.data for p in parts) == data
+        for p in parts:
+            assert p.references == (b"" if at % CELL else merkle.cell_leaves(p.data, CELL))
 
 
 def test_no_rows_after_one_that_was_not_full_nor_beyond_a_segment() -> None:

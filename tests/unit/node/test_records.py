@@ -17,6 +17,7 @@ from potsherd.crypto.signing import open_signed
 from potsherd.erasure.descriptor import Descriptor
 from potsherd.errors import MalformedError
 from potsherd.node import records
+from potsherd.node.audit import records as audit_records
 from potsherd.node.lease_records import Extension, Withdrawal
 from potsherd.node.records import (
     Head,
@@ -24,6 +25,7 @@ from potsherd.node.records import (
     Lease,
     LeasePath,
     ProvisionalLease,
+    ReadAnswer,
     RosterEntry,
     Ticket,
 )
@@ -42,11 +44,13 @@ STATEMENTS: dict[str, type[Record]] = {
         Extension,
         Withdrawal,
         HolderTicket,
+        ReadAnswer,
     )
 }
 MESSAGES: list[type[Record]] = [
     cls
-    for cls in vars(records).values()
+    for module in (records, audit_records)
+    for cls in vars(module).values()
     if isinstance(cls, type) and issubclass(cls, Record) and cls is not Record
 ]
 

@@ -59,6 +59,7 @@ class Book:
     def __init__(self, env: Env, store: ShardStore) -> None:
         self.told: list[bytes] = []
         self.members: set[bytes] = set()
+        self.gone: set[bytes] = set()
         identity = Identity(ME.seed, ME.verify_key, NET)
 
         def told(key: bytes, near: bytes, address: Address | None) -> None:
@@ -75,6 +76,7 @@ class Book:
             identity,
             told=told,
             proven=lambda key: key in self.members,
+            lost=lambda key: key in self.gone,
             came_up=came_up,
         )
         self.made = HandMade(NET, b"a segment of some bytes" * 20, 2, 4)
@@ -155,6 +157,31 @@ def test_invented_holders_do_not_fill_a_roster() -> None:
         await book.rosters.merge(held, [(book.made.entry(OTHERS[1], 3), None)])
         nodes = {e.node for e in await book.rosters.entries(held.segment_id)}
         assert nodes == {ME.verify_key, OTHERS[0].verify_key, OTHERS[1].verify_key}
+
+    with_book(scenario)
+
+
+def test_holders_of_long_ago_make_room_for_those_of_today() -> None:
+    """A segment that outlives hundreds of its holders: all were members, most are long gone."""
+
+    async def scenario(book: Book, now: float) -> None:
+        await book.take(0, now)
+        held = await book.store.held(book.made.segment_id)
+        assert held is not None
+        former = [SigningKey(seed_of("former", i)) for i in range(ROSTER_MAX - 1)]
+        today = [SigningKey(seed_of("today", i)) for i in range(3)]
+        book.members = {key.verify_key for key in (*former, *today)}
+        book.gone = {key.verify_key for key in former[5:]}
+        hints = [(book.made.entry(k, i % 4, counter=i + 1), None) for i, k in enumerate(former)]
+        await book.rosters.merge(held, hints)
+        assert len(await book.rosters.entries(held.segment_id)) == ROSTER_MAX
+        fresh = [(book.made.entry(k, i, counter=10**6), None) for i, k in enumerate(today)]
+        assert await book.rosters.merge(held, fresh) == 3
+        kept = {entry.node for entry in await book.rosters.entries(held.segment_id)}
+        assert kept >= {ME.verify_key, *(k.verify_key for k in (*former[:5], *today))}
+        # those that were heard of longest ago have gone, and no more than had to
+        assert kept.isdisjoint(k.verify_key for k in former[5:8])
+        assert len(kept) == ROSTER_MAX
 
     with_book(scenario)
 

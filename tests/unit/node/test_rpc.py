@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import struct
+import warnings
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
@@ -480,3 +482,17 @@ def test_nothing_is_served_before_a_hello(first: bytes) -> None:
 def test_methods_have_numbers_of_their_own() -> None:
     declared = [name for name in vars(Methods) if name.isupper()]
     assert len(METHODS) == len(declared)
+
+
+def test_a_connection_that_breaks_before_it_began_to_read_leaves_nothing_behind() -> None:
+    """Its tasks are cancelled before their first step: a coroutine that nobody awaits would warn."""
+
+    async def scenario(stream: Stream) -> None:
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            caller = started(stream)
+            await caller.close()
+            gc.collect()
+        assert [str(warning.message) for warning in seen] == []
+
+    run(serving(handler(echo)), scenario)

@@ -123,7 +123,7 @@ def test_one_that_finds_no_room_fails_alone(bench: Bench) -> None:
         assert await opened.index.read(count) == 2
         assert opened.ledger.used <= opened.ledger.quota
 
-    run(bench, scenario, quota=300_000)
+    run(bench, scenario, quota=430_000)
 
 
 def test_reads_see_what_was_committed_before(bench: Bench) -> None:
