@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from potsherd.simulations.validation.contents import page
 
@@ -17,5 +18,10 @@ if __name__ == "__main__":
         default=0,
         help="virtual towns of real nodes to play beside the engine; some CPU-minutes each",
     )
+    parser.add_argument(
+        "--traces",
+        type=Path,
+        help="folder of traces; potsherd.simulations.validation.traced names them",
+    )
     given = parser.parse_args()
-    sys.stdout.write(page(towns=given.towns))
+    sys.stdout.write(page(towns=given.towns, traces=given.traces))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from potsherd.simulations.montecarlo.replicates import Engine, engines
 from potsherd.simulations.validation import (
     calibration,
@@ -12,6 +14,7 @@ from potsherd.simulations.validation import (
     sampled,
     storj,
     tahoe,
+    traced,
 )
 from potsherd.simulations.validation.page import Table
 
@@ -19,7 +22,7 @@ __all__ = ["exact_tables", "page", "sampled_tables"]
 
 HEAD = """# Validation: our models beside published tables and each other
 
-Made by `python -m potsherd.simulations.validation --towns 1 > docs/validation.md`; do not edit.
+Made by `python -m potsherd.simulations.validation --towns 1 --traces FOLDER > docs/validation.md`; do not edit.
 The same comparisons are tests (`tests/unit/simulations/`), so that a number here cannot drift from the code.
 Real nodes on sockets, TLS and disks beside the same nodes in virtual time: `tests/loopback/test_world_and_loopback.py`.
 """
@@ -43,11 +46,13 @@ def sampled_tables() -> list[Table]:
     return [*sampled.tables(engine), *calibration.tables()]
 
 
-def page(*, towns: int = 0) -> str:
-    """docs/validation.md; with so many virtual towns."""
+def page(*, towns: int = 0, traces: Path | None = None) -> str:
+    """docs/validation.md; with so many virtual towns, and with the traces of a folder."""
     tables = [*exact_tables(), *sampled_tables()]
     if towns:
         from potsherd.simulations.validation.common_ground import tables as played
 
         tables += played(towns)
+    if traces is not None:
+        tables += traced.tables(traces)
     return "\n".join([HEAD, *(table.markdown() for table in tables)])
