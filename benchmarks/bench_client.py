@@ -107,7 +107,7 @@ async def get(context: Context, name: str, folder: str) -> None:
 
 
 async def verify(context: Context, name: str) -> None:
-    """Read every piece and every file, check all."""
+    """Have every holder prove every cell."""
     report = await operations.verify(context, _capability(context, name), deep=True)
     assert report.contents is not None
     assert not report.contents.failures

@@ -54,10 +54,10 @@ class GetResult:
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What a deep verification found."""
+    """What a verification found of the files."""
 
     files: int
-    """Whose every byte is there and right."""
+    """That are right: their every byte, or where no content was read the places of their blocks."""
     content_bytes: int
     failures: tuple[Failure, ...]
 

@@ -1,18 +1,21 @@
 """How well an archive is kept: every holder is asked to prove what it says it keeps.
 
 "Live" means proven just now: a random cell of the shard, or with `deep` all of them, came back with a
-proof to the shard root. Two holders of one index count once.
+proof to the shard root, or a challenge over them was answered (potsherd.node.deep). Two holders of one index
+count once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from potsherd.datasets.manifest import SegmentRef
 from potsherd.errors import IntegrityError, NotFoundError, PotsherdError
+from potsherd.node.deep import WINDOWS_AT_ONCE, prove_all
 from potsherd.node.habits import LossPolicy
 from potsherd.node.reader import Holder, SegmentReader, probe
 from potsherd.node.repair.records import LAST_SEEN_MAX
@@ -28,10 +31,11 @@ SIGHTINGS_ASKED = 3
 SIGHTINGS_TIMEOUT_S = 10.0
 GONE_S = LossPolicy().prior_s
 """Seconds of silence after which a holder of whom nothing is known is given up."""
+Troubles: TypeAlias = dict[Holder, PotsherdError | None]
+"""What kept each holder of a segment from proving its shard; None: nothing did."""
+_Prover: TypeAlias = Callable[[SegmentReader], Awaitable[Troubles]]
 STATES = ("live", "away", "gone", "wrong")
 """What a shard may be, the best first."""
-DEEP_ROWS = 64
-"""Rows asked for at a time in a deep examination: 2 MiB of cells."""
 
 
 @dataclass(frozen=True)
@@ -152,13 +156,14 @@ async def examine(
     progress: Callable[[int], None] | None = None,
 ) -> Health:
     """Ask all holders of all segments; `progress` is called with the number of segments done."""
-    gate, probes = asyncio.Semaphore(SEGMENTS_AT_ONCE), asyncio.Semaphore(PROBES_AT_ONCE)
+    gate = asyncio.Semaphore(SEGMENTS_AT_ONCE)
+    prove = _Deep(session) if deep else _Sampled(session)
     done = 0
 
     async def one(name: SegmentRef) -> SegmentHealth:
         nonlocal done
         async with gate:
-            found = await _segment(session, name, probes, deep=deep)
+            found = await _segment(session, name, prove)
         done += 1
         if progress is not None:
             progress(done)
@@ -168,9 +173,7 @@ async def examine(
     return Health(tuple(found), int(session.env.utc()), deep)
 
 
-async def _segment(
-    session: Session, name: SegmentRef, probes: asyncio.Semaphore, *, deep: bool
-) -> SegmentHealth:
+async def _segment(session: Session, name: SegmentRef, prove: _Prover) -> SegmentHealth:
     reader = SegmentReader(session, name.segment_id, name.placement_key)
     try:
         await reader.locate()
@@ -179,16 +182,12 @@ async def _segment(
     if len(reader.holders) < name.n:
         with suppress(PotsherdError):  # one roster may be short
             await reader.ask_others()
-    holders = [holder for holders in reader.holders.values() for holder in holders]
-
-    async def one(holder: Holder) -> ShardHealth:
-        async with probes:
-            trouble = await _prove(session, reader, holder, deep=deep)
-        return ShardHealth(holder.index, holder.key, holder.address, not trouble, trouble)
-
-    shards = await asyncio.gather(*(one(holder) for holder in holders))
-    d = reader.descriptor
-    shards = await _date(session, reader, shards)
+    d, troubles = reader.descriptor, await prove(reader)
+    found = [
+        ShardHealth(holder.index, holder.key, holder.address, error is None, _trouble(error))
+        for holder, error in troubles.items()
+    ]
+    shards = await _date(session, reader, found)
     shards.sort(key=lambda shard: (shard.index, shard.key))
     return SegmentHealth(name.segment_id, d.k, d.n, d.r, d.stream_length, tuple(shards), d.rows)
 
@@ -220,17 +219,42 @@ async def _date(
     return [replace(s, seen_ago_s=ages.get(s.key)) if not s.live else s for s in shards]
 
 
-async def _prove(session: Session, reader: SegmentReader, holder: Holder, *, deep: bool) -> str:
-    """Empty, or why the holder did not prove its shard."""
-    rows = reader.descriptor.rows
-    try:
-        if not deep:
-            await probe(reader, holder, [session.env.rng.randrange(rows)])
-            return ""
-        for start in range(0, rows, DEEP_ROWS):
-            await probe(reader, holder, range(start, min(rows, start + DEEP_ROWS)))
-    except IntegrityError as error:
-        return f"wrong bytes: {error}"
-    except PotsherdError as error:
-        return f"no answer: {error}"
-    return ""
+class _Sampled:
+    """Every holder proves one random cell."""
+
+    def __init__(self, session: Session) -> None:
+        self._rng = session.env.rng
+        self._probes = asyncio.Semaphore(PROBES_AT_ONCE)
+
+    async def __call__(self, reader: SegmentReader) -> Troubles:
+        """See Troubles."""
+        holders = [holder for found in reader.holders.values() for holder in found]
+        found = await asyncio.gather(*(self._one(reader, holder) for holder in holders))
+        return dict(zip(holders, found, strict=True))
+
+    async def _one(self, reader: SegmentReader, holder: Holder) -> PotsherdError | None:
+        async with self._probes:
+            try:
+                await probe(reader, holder, [self._rng.randrange(reader.descriptor.rows)])
+            except PotsherdError as error:
+                return error
+        return None
+
+
+class _Deep:
+    """Every holder proves every cell."""
+
+    def __init__(self, session: Session) -> None:
+        self._env = session.env
+        self._windows = asyncio.Semaphore(WINDOWS_AT_ONCE)
+
+    async def __call__(self, reader: SegmentReader) -> Troubles:
+        """See Troubles."""
+        return await prove_all(self._env, reader, self._windows)
+
+
+def _trouble(error: PotsherdError | None) -> str:
+    """See ShardHealth.trouble."""
+    if error is None:
+        return ""
+    return f"wrong bytes: {error}" if isinstance(error, IntegrityError) else f"no answer: {error}"

@@ -22,6 +22,7 @@ from potsherd.datasets.outlook import outlook
 from potsherd.datasets.pages import Kind, RootInfo
 from potsherd.datasets.reader import ArchiveReader, open_archive
 from potsherd.datasets.standing import Standing, donors_near, look
+from potsherd.datasets.whole import check_files
 from potsherd.durability.forecast import Forecast
 from potsherd.erasure.descriptor import defaults
 from potsherd.errors import IntegrityError, NotFoundError, PotsherdError
@@ -43,6 +44,8 @@ __all__ = [
     "verify",
 ]
 
+DEAD_S = 15.0
+"""Seconds for which a node that could not be reached is not dialled again; a dial takes up to 5."""
 UNKNOWN_NUMBERS_MAX = 20
 """Recovery ends after so many dataset numbers in a row that nobody knows (design.md section 5)."""
 NUMBERS_AT_ONCE = 20
@@ -51,6 +54,7 @@ KINDS = {Kind.FILE: "file", Kind.FOLDER: "folder", Kind.SYMLINK: "link"}
 
 async def open_dataset(context: Context, capability: ReadCapability) -> ArchiveReader:
     """Find the root page and verify it. Raises NotFoundError, NotEnoughShards, IntegrityError."""
+    context.session.remember_dead(DEAD_S)
     return await open_archive(context.env, NetworkSource(context.session), capability)
 
 
@@ -248,23 +252,30 @@ async def stat(context: Context, capability: ReadCapability) -> StatReport:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What a verification proved; `contents` only where every byte was read."""
+    """What a verification proved."""
 
     health: Health
     contents: local.VerifyResult | None
+    """The files: with `contents` read whole and compared with their hashes, with `deep` alone all their blocks in
+    readable segments; None with neither."""
 
 
 async def verify(
-    context: Context, capability: ReadCapability, *, deep: bool = False
+    context: Context, capability: ReadCapability, *, deep: bool = False, contents: bool = False
 ) -> VerifyReport:
-    """Have every holder prove a random cell, or with `deep` read every piece and every file whole.
+    """Have every holder prove a random cell, or with `deep` all of them (docs/design/verify.md).
 
+    With `contents` every file is also read, decrypted and compared with both of its hashes.
     Damage is reported, not raised. Raises NotFoundError, NotEnoughShards when not even the root page is there.
     """
     archive = await open_dataset(context, capability)
     health = await _examine(context, archive, deep=deep)
-    contents = await local.verify(context.env, archive) if deep else None
-    return VerifyReport(health, contents)
+    found = None
+    if contents:
+        found = await local.verify(context.env, archive)
+    elif deep:
+        found = await check_files(archive, health)
+    return VerifyReport(health, found)
 
 
 async def _examine(context: Context, archive: ArchiveReader, *, deep: bool) -> Health:

@@ -15,7 +15,7 @@ from potsherd.kernels.ir import BLAKE2B_IV, SIGMA, eris_module
 from potsherd.kernels.llvm import Target, load
 from potsherd.ports import Buffer
 
-__all__ = ["ErisKernel", "keyed_state"]
+__all__ = ["PLAIN_STATE", "ErisKernel", "keyed_state", "salted_state"]
 
 SECRETS_MAX = 64
 """Convergence secrets whose start state is remembered."""
@@ -29,6 +29,12 @@ def keyed_state(secret: bytes) -> bytes:
     state = [BLAKE2B_IV[0] ^ 0x01012020, *BLAKE2B_IV[1:]]
     words = [int.from_bytes(secret.ljust(_KEY_BLOCK, b"\0")[i : i + 8], "little") for i in range(0, _KEY_BLOCK, 8)]  # fmt: skip
     return b"".join(word.to_bytes(8, "little") for word in _compress(state, words, _KEY_BLOCK))
+
+
+def salted_state(salt: bytes) -> bytes:
+    """BLAKE2b's start state (64 bytes) for 16 bytes of salt and then 16 of personalisation (BLAKE2, section 2.8)."""
+    plain, mask = PLAIN_STATE[32:], int.from_bytes(salt, "little")
+    return PLAIN_STATE[:32] + (int.from_bytes(plain, "little") ^ mask).to_bytes(32, "little")
 
 
 def _compress(h: list[int], m: list[int], counted: int) -> list[int]:
@@ -70,7 +76,7 @@ class ErisKernel:
         self._encrypt = library.function(
             "eris_encrypt", (*pointers, _SIZE, _SIZE, _LEVEL, _POINTER, _SIZE)
         )
-        self._hash = library.function("blake2b_batch", (_POINTER, _POINTER, _SIZE, _SIZE))
+        self._hash = library.function("blake2b_batch", (_POINTER, _POINTER, _SIZE, _SIZE, _POINTER))
         self._cipher = library.function("chacha20_batch", (*pointers, _SIZE, _SIZE, _LEVEL))
         self._keyed = functools.lru_cache(SECRETS_MAX)(keyed_state)
 
@@ -87,7 +93,7 @@ class ErisKernel:
 
     def encrypt_nodes(self, nodes: Buffer, block_size: int, level: int) -> tuple[Buffer, Buffer]:
         """See Backend."""
-        return self._run(nodes, block_size, level, _PLAIN_STATE, 0)
+        return self._run(nodes, block_size, level, PLAIN_STATE, 0)
 
     def _run(
         self, plain: Buffer, block_size: int, level: int, state: bytes, before: int
@@ -112,14 +118,21 @@ class ErisKernel:
 
     def references(self, blocks: Buffer, block_size: int) -> bytes:
         """See Backend."""
+        return self._digests(blocks, block_size, PLAIN_STATE)
+
+    def salted_digests(self, blocks: Buffer, block_size: int, salt: bytes) -> bytes:
+        """BLAKE2b-256 of each block under 32 bytes of salt and personalisation; sizes as in `references`."""
+        return self._digests(blocks, block_size, salted_state(salt))
+
+    def _digests(self, blocks: Buffer, block_size: int, state: bytes) -> bytes:
         count = memoryview(blocks).nbytes // block_size
         digests = bytearray(32 * count)
         if count:
             with held([blocks], [digests]) as ((source,), (target,)):
-                self._hash(source, target, count, block_size)
+                self._hash(source, target, count, block_size, state)
         return bytes(digests)
 
 
-_PLAIN_STATE = b"".join(
+PLAIN_STATE = b"".join(
     word.to_bytes(8, "little") for word in (BLAKE2B_IV[0] ^ 0x01010020, *BLAKE2B_IV[1:])
 )

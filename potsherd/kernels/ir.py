@@ -5,7 +5,7 @@ it compiles for (docs/design/kernels.md). The IR holds no branch and no load tha
 block numbers and sizes steer it.
 
     eris_encrypt(plain, cipher, pairs, blocks, block_size, level, state, keyed)
-    blake2b_batch(data, digests, blocks, block_size)
+    blake2b_batch(data, digests, blocks, block_size, state)
     chacha20_batch(source, target, keys, blocks, block_size, level)
 
 All sizes are multiples of 1,024 bytes, except that `blake2b_batch` takes multiples of 64; pointers need
@@ -279,13 +279,12 @@ def _open_groups(f: IRFunction, lanes: int) -> tuple[str, str]:
 
 def _blake2b_batch(lanes: int) -> str:
     f = IRFunction(
-        "define void @blake2b_batch(ptr %data, ptr %digests_out, i64 %blocks, i64 %block_size) #0 {"
+        "define void @blake2b_batch(ptr %data, ptr %digests_out, i64 %blocks, i64 %block_size,"
+        " ptr %state) #0 {"
     )
     groups, group = _open_groups(f, lanes)
     _group_pointers(f, lanes, "%data", group, "%lanes")
-    f.put(
-        "call void @hash_lanes(ptr %lanes, i64 %block_size, ptr @plain_state, i64 0, ptr %digests)"
-    )
+    f.put("call void @hash_lanes(ptr %lanes, i64 %block_size, ptr %state, i64 0, ptr %digests)")
     _scatter(f, lanes, group, "%digests_out", 32, 0)
     f.loop_end("first", groups)
     return f.end()

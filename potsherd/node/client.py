@@ -16,6 +16,7 @@ from potsherd.erasure.layout import CELL_SIZE
 from potsherd.errors import IntegrityError, LimitError, PeerError
 from potsherd.node import lease_records, records
 from potsherd.node.audit.records import Accusation, BadEncodingPut, RepairAsk, RepairState
+from potsherd.node.challenge import Challenge
 from potsherd.node.churn import ChurnQuery, ChurnSeen
 from potsherd.node.records import (
     NONCE_BYTES,
@@ -189,6 +190,15 @@ class Peer:
         digest = answer_digest(reply.payload, proof)
         facts = (segment_id, index, row, nonce, self._own_key, self.key, digest)
         return CellAnswer(reply.payload, proof, reply.body.answer, ReadAnswer(*facts))
+
+    async def challenge(
+        self, segment_id: bytes, index: int, first: int, count: int, nonce: bytes
+    ) -> bytes:
+        """What the node answers to a challenge over `count` rows (node/challenge.py); the caller compares."""
+        if count * CELL_SIZE > PAYLOAD_MAX:
+            raise LimitError(f"{count} cells in one challenge, at most {PAYLOAD_MAX // CELL_SIZE}")
+        body = Challenge(segment_id, index, first, count, nonce)
+        return (await self._caller.call(Methods.CHALLENGE, body)).body.digest
 
     async def descriptor(self, segment_id: bytes) -> bytes:
         """The descriptor's bytes; the caller checks them against the id. Raises NotFoundError."""

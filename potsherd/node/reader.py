@@ -8,16 +8,13 @@ shard roots of the descriptor, which is checked against the segment id, before a
 from __future__ import annotations
 
 import asyncio
+from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from potsherd.crypto.eris import ReadCapability
 from potsherd.crypto.hashing import entry_locator
-from potsherd.erasure.code import Code
 from potsherd.erasure.descriptor import Descriptor, Entry
-from potsherd.erasure.layout import CELL_SIZE, Geometry
-from potsherd.erasure.merkle import HASH_SIZE, cell_leaves_fast, verify_range
 from potsherd.errors import (
     IntegrityError,
     MalformedError,
@@ -26,8 +23,20 @@ from potsherd.errors import (
     PotsherdError,
     UnreachableError,
 )
+from potsherd.node.cells import (
+    Proven,
+    ProvenCells,
+    assemble,
+    cells_of,
+    places_of,
+    rebuild_rows,
+    requests_of,
+    runs_of,
+    split_leaves,
+    verify_cells,
+)
+from potsherd.node.client import Peer
 from potsherd.node.holders import Holder, HolderTable
-from potsherd.node.records import PAYLOAD_MAX
 from potsherd.node.session import Session
 from potsherd.ports import Buffer
 
@@ -44,24 +53,6 @@ LOCATE_ROUNDS = 3
 LOCATE_PAUSE_S = 1.0
 ROSTERS_MAX = 32
 """Nodes asked for their rosters when the first one names too few holders."""
-RUNS_MAX = 128
-"""Runs in one request (records.Read)."""
-
-
-class Proven(NamedTuple):
-    """Verified bytes of a stream."""
-
-    data: memoryview
-    leaves: bytes
-    """BLAKE2b-256 of each 32 KiB cell, if the range is whole cells and all came from holders; else empty."""
-
-
-class ProvenCells(dict[tuple[int, int], memoryview]):
-    """Verified cells by (column, row), and the leaves of those that were hashed to verify them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.leaves: dict[tuple[int, int], bytes] = {}
 
 
 async def find_entry(
@@ -251,7 +242,7 @@ class SegmentReader:
                 raise MalformedError("a range outside the segment")
         wanted: dict[int, set[int]] = {}
         for offset, length in ranges:
-            for cell in _cells(geometry, offset, length):
+            for cell in cells_of(geometry, offset, length):
                 wanted.setdefault(cell % geometry.k, set()).add(cell // geometry.k)
         try:
             cells = await self._collect(wanted)
@@ -259,7 +250,7 @@ class SegmentReader:
             if not await self.ask_others():
                 raise
             cells = await self._collect(wanted)
-        return await self._env.offload(_assemble, geometry, cells, ranges)
+        return await self._env.offload(assemble, geometry, cells, ranges)
 
     async def _collect(self, wanted: Mapping[int, set[int]]) -> ProvenCells:
         """The cells (column, row) asked for, from their columns or rebuilt."""
@@ -302,12 +293,12 @@ class SegmentReader:
         late = [t for t, column in direct.items() if column in missing and not t.done()]
         rebuild = asyncio.ensure_future(self._rebuild(missing, cells))
         try:
-            await asyncio.wait([rebuild, *late], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([rebuild, *late], return_when=FIRST_COMPLETED)
             while not rebuild.done():
                 if all((c, row) in cells for c, rows in missing.items() for row in rows):
                     return
                 running = [t for t in late if not t.done()]
-                await asyncio.wait([rebuild, *running], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([rebuild, *running], return_when=FIRST_COMPLETED)
             try:
                 await rebuild
             except NotEnoughShards:
@@ -323,8 +314,8 @@ class SegmentReader:
     ) -> None:
         rows = set().union(*missing.values())
         untried = [i for i in self._by_preference() if i not in missing]
-        have = await self._gather_k([], untried, rows, cells)
-        await self._env.offload(_rebuild_rows, self.descriptor.geometry, missing, have, cells)
+        have = await self._gather_k([], untried, rows, cells, hedge_s=HEDGE_S)
+        await self._env.offload(rebuild_rows, self.descriptor.geometry, missing, have, cells)
 
     async def columns(
         self,
@@ -345,16 +336,16 @@ class SegmentReader:
             view = memoryview(data)
             for place, row in enumerate(rows):
                 cells[index, row] = view[place * size : (place + 1) * size]
-        others = [i for i in self._fastest_first() if i not in wanted and i not in own]
+        others = [i for i in self.fastest_first() if i not in wanted and i not in own]
         fetched = [i for i in others if all((i, row) in cells for row in rows)]
         have = [*own, *fetched][: self.descriptor.k]
         untried = [i for i in others if i not in fetched]
         have = await self._gather_k(have, untried, set(rows), cells)
         missing = {index: set(rows) for index in wanted}
-        await self._env.offload(_rebuild_rows, self.descriptor.geometry, missing, have, cells)
+        await self._env.offload(rebuild_rows, self.descriptor.geometry, missing, have, cells)
         return {index: b"".join(cells[index, row] for row in rows) for index in wanted}
 
-    def _fastest_first(self) -> list[int]:
+    def fastest_first(self) -> list[int]:
         """Indices by how fast a holder has answered; those not asked yet come first, the away last."""
         now = self._env.monotonic()
 
@@ -372,27 +363,38 @@ class SegmentReader:
         untried: list[int],
         rows: Collection[int],
         cells: dict[tuple[int, int], memoryview],
+        *,
+        hedge_s: float | None = None,
     ) -> list[int]:
-        """Fetch these rows of columns in the order given until k are there; which ones."""
-        geometry = self.descriptor.geometry
-        while len(have) < geometry.k:
-            batch = untried[: geometry.k - len(have)]
-            if len(batch) < geometry.k - len(have):
-                raise self._not_enough(len(have) + len(batch))
-            untried = untried[len(batch) :]
-            results = await asyncio.gather(
-                *(
-                    self._fetch(i, {r for r in rows if (i, r) not in cells}, cells, anyhow=True)
-                    for i in batch
-                ),
-                return_exceptions=True,
-            )
-            for index, result in zip(batch, results, strict=True):
-                if result is None:
-                    have.append(index)
-                elif not isinstance(result, PotsherdError):
-                    raise result
-        return have
+        """Fetch these rows of columns in the order given until k are there; which ones.
+
+        With `hedge_s` each column that has not answered by then gets the next one as a rival.
+        """
+        k, late = self.descriptor.k, 0
+        running: dict[asyncio.Task[None], int] = {}
+        try:
+            while len(have) < k:
+                while untried and len(have) + len(running) < k + late:
+                    index, *untried = untried
+                    wanted = {r for r in rows if (index, r) not in cells}
+                    fetch = self._fetch(index, wanted, cells, anyhow=True)
+                    running[asyncio.ensure_future(fetch)] = index
+                if len(have) + len(running) < k:
+                    raise self._not_enough(len(have) + len(running))
+                limit = hedge_s if untried else None
+                done, _ = await asyncio.wait(running, timeout=limit, return_when=FIRST_COMPLETED)
+                late = min(late, len(running) - len(done)) if done else len(running)
+                for task in done:
+                    index, error = running.pop(task), task.exception()
+                    if error is None:
+                        have.append(index)
+                    elif not isinstance(error, PotsherdError):
+                        raise error
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        return have[:k]
 
     def _not_enough(self, have: int) -> NotEnoughShards:
         k, n = self.descriptor.k, self.descriptor.n
@@ -421,7 +423,7 @@ class SegmentReader:
 
         Holders that failed lately are passed over, unless `anyhow`: then they are the last resort.
         """
-        runs = _runs(rows)
+        runs = runs_of(rows)
         if not runs:
             return
         now = self._env.monotonic()
@@ -431,7 +433,7 @@ class SegmentReader:
                 continue
             try:
                 async with asyncio.timeout(READ_TIMEOUT_S):
-                    for part in _requests(runs, self.descriptor.cell_size):
+                    for part in requests_of(runs, self.descriptor.cell_size):
                         await self.fetch_part(holder, part, cells)
                 return
             except (PotsherdError, TimeoutError) as failure:
@@ -449,17 +451,33 @@ class SegmentReader:
         cells: dict[tuple[int, int], memoryview],
     ) -> None:
         """Put verified cells of one holder's shard into `cells`. Raises PotsherdError."""
-        near = self.descriptor.placement_key
-        start = self._env.monotonic()
-        peer = await self._session.peer(holder.key, holder.address, near=near)
-        data, proofs = await peer.read(self.segment_id, holder.index, runs)
-        leaves = await self._env.offload(_verify, self.descriptor, holder.index, runs, data, proofs)
-        size, places = self.descriptor.cell_size, _places(holder.index, runs)
+        data, leaves = await self.read_runs(holder, runs)
+        size, places = self.descriptor.cell_size, places_of(holder.index, runs)
         cells.update({place: data[i * size : (i + 1) * size] for i, place in enumerate(places)})
         if isinstance(cells, ProvenCells):
-            cells.leaves.update(zip(places, _split(leaves), strict=True))
+            cells.leaves.update(zip(places, split_leaves(leaves), strict=True))
+
+    async def read_runs(
+        self, holder: Holder, runs: Sequence[tuple[int, int]]
+    ) -> tuple[memoryview, bytes]:
+        """Verified cells of one holder's shard, one behind the other, and their leaves. Raises PotsherdError.
+
+        At most PAYLOAD_MAX bytes, as `requests_of` cuts them.
+        """
+        start = self._env.monotonic()
+        peer = await self.peer(holder)
+        data, proofs = await peer.read(self.segment_id, holder.index, runs)
+        leaves = await self._env.offload(
+            verify_cells, self.descriptor, holder.index, runs, data, proofs
+        )
         self.received += len(data)
         self._note_speed(holder.key, len(data), self._env.monotonic() - start)
+        return data, leaves
+
+    async def peer(self, holder: Holder) -> Peer:
+        """A connection to a holder. Raises PeerError and what `Session.peer` raises."""
+        near = self.descriptor.placement_key
+        return await self._session.peer(holder.key, holder.address, near=near)
 
     def _note_speed(self, key: bytes, size: int, seconds: float) -> None:
         """Bytes per second, the latest answers counting most."""
@@ -472,117 +490,8 @@ async def probe(reader: SegmentReader, holder: Holder, rows: Sequence[int]) -> N
     cells: dict[tuple[int, int], memoryview] = {}
     try:
         async with asyncio.timeout(READ_TIMEOUT_S):
-            for part in _requests(_runs(rows), reader.descriptor.cell_size):
+            for part in requests_of(runs_of(rows), reader.descriptor.cell_size):
                 await reader.fetch_part(holder, part, cells)
                 cells.clear()
     except TimeoutError:
         raise UnreachableError("no answer in time") from None
-
-
-def _cells(geometry: Geometry, offset: int, length: int) -> range:
-    if length == 0:
-        return range(0)
-    size = geometry.cell_size
-    return range(offset // size, (offset + length - 1) // size + 1)
-
-
-def _runs(rows: Iterable[int]) -> list[tuple[int, int]]:
-    """Sorted rows as (first, count)."""
-    runs: list[tuple[int, int]] = []
-    for row in sorted(rows):
-        if runs and runs[-1][0] + runs[-1][1] == row:
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            runs.append((row, 1))
-    return runs
-
-
-def _requests(runs: Sequence[tuple[int, int]], cell_size: int) -> Iterable[list[tuple[int, int]]]:
-    """Cut runs into requests whose answers fit a message."""
-    room_max = PAYLOAD_MAX // cell_size
-    part: list[tuple[int, int]] = []
-    room = room_max
-    for start, count in runs:
-        first, left = start, count
-        while left:
-            if room == 0 or len(part) == RUNS_MAX:
-                yield part
-                part, room = [], room_max
-            taken = min(left, room)
-            part.append((first, taken))
-            first, left, room = first + taken, left - taken, room - taken
-    if part:
-        yield part
-
-
-def _places(index: int, runs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """(column, row) of the cells of an answer."""
-    return [(index, row) for first, count in runs for row in range(first, first + count)]
-
-
-def _split(leaves: bytes) -> list[bytes]:
-    return [leaves[at : at + HASH_SIZE] for at in range(0, len(leaves), HASH_SIZE)]
-
-
-def _verify(
-    descriptor: Descriptor,
-    index: int,
-    runs: Sequence[tuple[int, int]],
-    data: memoryview,
-    proofs: Sequence[bytes],
-) -> bytes:
-    """Check every cell against the shard root; their leaves. Raises IntegrityError."""
-    size = descriptor.cell_size
-    if len(data) != sum(count for _, count in runs) * size or len(proofs) != len(runs):
-        raise IntegrityError("a holder sent another number of bytes than asked for")
-    leaves = cell_leaves_fast(data, size)
-    place = 0
-    for (first, count), proof in zip(runs, proofs, strict=True):
-        own = leaves[place * HASH_SIZE : (place + count) * HASH_SIZE]
-        verify_range(descriptor.roots[index], descriptor.rows, first, own, proof)
-        place += count
-    return leaves
-
-
-def _rebuild_rows(
-    geometry: Geometry,
-    missing: Mapping[int, set[int]],
-    have: Sequence[int],
-    cells: dict[tuple[int, int], memoryview],
-) -> None:
-    """Rebuild the missing cells of every row from k columns; rows that stand together in one go."""
-    code = Code(geometry.k, geometry.n)
-    for first, count in _runs(set().union(*missing.values())):
-        rows = range(first, first + count)
-        columns = {i: b"".join(cells[i, row] for row in rows) for i in have}
-        rebuilt = code.rebuild(columns, sorted(missing))
-        for index, column in rebuilt.items():
-            view = memoryview(column)
-            for at, row in enumerate(rows):
-                size = geometry.cell_size
-                cells.setdefault((index, row), view[at * size : (at + 1) * size])
-
-
-def _assemble(
-    geometry: Geometry, cells: ProvenCells, ranges: Sequence[tuple[int, int]]
-) -> list[Proven]:
-    """Each range in one buffer: the only copy between the socket's and the block cipher's."""
-    return [_range(geometry, cells, offset, length) for offset, length in ranges]
-
-
-def _range(geometry: Geometry, cells: ProvenCells, offset: int, length: int) -> Proven:
-    size, k = geometry.cell_size, geometry.k
-    places = [(cell % k, cell // k) for cell in _cells(geometry, offset, length)]
-    start, end = offset % size, offset % size + length
-    if len(places) == 1:
-        data = cells[places[0]][start:end]
-    else:
-        parts = [cells[place] for place in places]
-        if parts and (start or end % size):
-            parts[-1] = parts[-1][: (end - 1) % size + 1]
-            parts[0] = parts[0][start:]
-        data = memoryview(b"".join(parts))
-    if size != CELL_SIZE or start or end % size:
-        return Proven(data, b"")
-    leaves = [cells.leaves.get(place, b"") for place in places]
-    return Proven(data, b"".join(leaves) if all(leaves) else b"")

@@ -24,6 +24,7 @@ from potsherd import errors
 from potsherd.errors import LimitError, MalformedError, PeerError, PotsherdError
 from potsherd.node import churn, lease_records, records
 from potsherd.node.audit import records as audit_records
+from potsherd.node.challenge import Challenge, ChallengeAnswer
 from potsherd.node.payloads import PayloadBuffers
 from potsherd.node.records import PAYLOAD_MAX, Failure
 from potsherd.node.repair import records as repair_records
@@ -139,6 +140,7 @@ class Methods:
     )
     REPAIR = Method(23, "repair", audit_records.RepairAsk, audit_records.RepairStates)
     CHURN = Method(40, "churn", churn.ChurnQuery, churn.ChurnSeen)
+    CHALLENGE = Method(24, "challenge", Challenge, ChallengeAnswer)
     EXTEND = Method(32, "extend", lease_records.ExtensionPut, records.Done)
     WITHDRAW = Method(33, "withdraw", lease_records.WithdrawalPut, lease_records.WithdrawalTaken)
     HOLDER_OPEN = Method(35, "holder-open", records.HolderOpen, records.Staged)

@@ -31,6 +31,7 @@ from potsherd.errors import (
 )
 from potsherd.node import lease_exchange, lease_records, records
 from potsherd.node.audit import requests
+from potsherd.node.challenge import Challenge, ChallengeAnswer
 from potsherd.node.churn import ChurnQuery, ChurnSeen
 from potsherd.node.client import Admit
 from potsherd.node.membrane import charge_of
@@ -249,6 +250,7 @@ class _Connection:
             Methods.PUSH_ABORT.number: self._push_abort,
             Methods.COMMIT.number: self._commit,
             Methods.READ.number: self._read,
+            Methods.CHALLENGE.number: self._challenge,
             Methods.DESCRIPTOR.number: self._descriptor,
             Methods.ROSTER.number: self._roster,
             Methods.MERGE_ROSTER.number: self._merge_roster,
@@ -456,6 +458,16 @@ class _Connection:
         facts = (body.segment_id, body.index, body.runs[0][0], body.nonce)
         answer = records.ReadAnswer(*facts, self._member.node_key, node, digest)
         return answer.signed(self._server.sign, self._network_id)
+
+    async def _challenge(self, request: Request) -> Answer:
+        """Costs what a read of the same cells costs, but for the traffic: so it waits for the same room."""
+        body = Challenge.decode(request.body)
+        if body.count * CELL_SIZE > PAYLOAD_MAX:
+            raise LimitError("more cells than one challenge may name")
+        await request.reserve(body.count * CELL_SIZE)
+        self._server.neighbours.caretaker.check_read(body.segment_id, [(body.first, body.count)])
+        place = (body.segment_id, body.index, body.first, body.count)
+        return ChallengeAnswer(await self._store.challenge(*place, body.nonce)), ()
 
     async def _held(self, segment_id: bytes) -> Held:
         held = await self._store.held(segment_id)

@@ -41,6 +41,8 @@ FAILED_DIALS_MAX = 16
 DIAL_WINDOW_S = 60.0
 ADDRESSES_MAX = 1024
 """Addresses whose failed dials are counted; the oldest count goes first."""
+DEAD_MAX = 1024
+"""Nodes remembered that could not be reached; the oldest goes first."""
 RESOLVE_TIMEOUT_S = 5.0
 """Seconds to look up the name of a bootstrap node."""
 
@@ -94,6 +96,29 @@ class _DialBudget:
         self._failures.pop(address, None)
 
 
+class _Dead:
+    """Who could not be reached a moment ago, and why."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._found: OrderedDict[bytes, tuple[float, UnreachableError]] = OrderedDict()
+        self.remember_s = 0.0
+
+    def check(self, key: bytes) -> None:
+        """Raises UnreachableError as the last dial did, if that is not long ago."""
+        when, error = self._found.get(key, (0.0, None))
+        if error is not None and self._monotonic() - when < self.remember_s:
+            raise UnreachableError(error.message, remedy=error.remedy)
+
+    def note(self, key: bytes, error: BaseException | None) -> None:
+        """How a dial ended."""
+        self._found.pop(key, None)
+        if isinstance(error, UnreachableError):
+            self._found[key] = self._monotonic(), error
+            if len(self._found) > DEAD_MAX:
+                self._found.popitem(last=False)
+
+
 class Session:
     """See the module's text. Use as an async context manager, or call `close`."""
 
@@ -132,6 +157,7 @@ class Session:
         self._closing: set[asyncio.Task[None]] = set()
         self._directory = _Directory()
         self._budget = _DialBudget(env.monotonic)
+        self._dead = _Dead(env.monotonic)
         self._closed = False
 
     @classmethod
@@ -261,15 +287,21 @@ class Session:
             raise UnreachableError("the session is closed")
         dial = self._dials.get(key)
         if dial is None:
+            self._dead.check(key)
             dial = asyncio.get_running_loop().create_task(self._dial(key, address, near))
             self._dials[key] = dial
             dial.add_done_callback(lambda done: self._dialled(key, done))
         return await asyncio.shield(dial)
 
+    def remember_dead(self, seconds: float) -> None:
+        """From now on a node that could not be reached is not dialled again for so long: for commands that only look,
+        where it matters who is there now. 0: every call dials."""
+        self._dead.remember_s = seconds
+
     def _dialled(self, key: bytes, dial: asyncio.Task[Peer]) -> None:
         self._dials.pop(key, None)
-        if not dial.cancelled():
-            dial.exception()  # seen, also when everybody who asked has gone
+        if not dial.cancelled():  # seen, also when everybody who asked has gone
+            self._dead.note(key, dial.exception())
 
     def drop(self, key: bytes) -> None:
         """Forget the connection to a node that misbehaved or is late; requests under way end."""

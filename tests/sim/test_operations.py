@@ -87,6 +87,13 @@ def test_stored_listed_read_and_examined_with_holders_gone(tmp_path: Path) -> No
         assert not after.health.on_target
         assert after.health.weakest.live in (5, 6)
         assert after.forecast is not None and after.forecast.probability > outlook.probability
+        deep = await operations.verify(again, capability, deep=True)
+        assert deep.health.weakest.live == after.health.weakest.live
+        assert deep.health.cells_proven == deep.health.cells * deep.health.weakest.live // 9
+        read = await operations.verify(again, capability, contents=True)
+        for contents in (deep.contents, read.contents):
+            assert contents is not None and not contents.failures
+            assert (contents.files, contents.content_bytes) == (3, len(large) + 1000)
         await context.session.close()
         await again.session.close()
 

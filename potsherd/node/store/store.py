@@ -20,6 +20,7 @@ from potsherd.errors import (
     StorageError,
     UsageError,
 )
+from potsherd.node.challenge import ChallengeHash
 from potsherd.node.records import PAYLOAD_MAX, Head, Lease, LeasePath, Ticket
 from potsherd.node.store import (
     audits,
@@ -56,6 +57,8 @@ from potsherd.ports import Buffer, Disk, Env
 __all__ = ["ShardStore"]
 
 T = TypeVar("T")
+CHALLENGE_ROWS = 16
+"""Cells of a challenge that are in memory at a time: 512 KiB, which stay in the cache from read to hash."""
 ROSTER_BATCH = 64
 """Entries merged in one transaction."""
 PATHS_BATCH = 16
@@ -178,17 +181,29 @@ class ShardStore:
         when this index is not held, RefusedError for rows it does not have, LimitError for more than
         PAYLOAD_MAX bytes.
         """
-        row = await self._row(segment_id)
-        if row is None or row.index != index:
-            raise NotFoundError(
-                f"index {index} of segment {segment_id.hex()[:12]} is not held here"
-            )
-        _check_runs(row, runs)
+        row = await self._row_of(segment_id, index, runs)
         if row.allocated is None:
             data = await self._index.read(lambda c: segments.shard(c, segment_id))
             return await self._env.offload(_small_answer, data, row, runs)
         tree = await self._tree(row)
         return await self._env.offload(_file_answer, self._env.disk, row, tree, runs)
+
+    async def challenge(
+        self, segment_id: bytes, index: int, first: int, count: int, nonce: bytes
+    ) -> bytes:
+        """The answer to a challenge (node/challenge.py) over `count` rows; read and hashed in portions.
+
+        Raises what `read` raises.
+        """
+        row = await self._row_of(segment_id, index, [(first, count)])
+        cell, end = row.descriptor.cell_size, first + count
+        answer = ChallengeHash(nonce, cell, light=True)
+        if row.allocated is None:
+            data = await self._index.read(lambda c: segments.shard(c, segment_id))
+            answer.update(data[first * cell : end * cell])
+            return answer.digest()
+        await self._env.offload(_hash_rows, self._env.disk, row, range(first, end), answer)
+        return answer.digest()
 
     async def release(self, segment_id: bytes) -> None:
         """Stop keeping a segment: shard, roster, leases, heads. One that is not held is no error."""
@@ -398,6 +413,18 @@ class ShardStore:
                 self._rows.put(segment_id, row)
         return row
 
+    async def _row_of(
+        self, segment_id: bytes, index: int, runs: Sequence[tuple[int, int]]
+    ) -> Segment:
+        """The held shard that these runs are asked of. Raises what `read` raises."""
+        row = await self._row(segment_id)
+        if row is None or row.index != index:
+            raise NotFoundError(
+                f"index {index} of segment {segment_id.hex()[:12]} is not held here"
+            )
+        _check_runs(row, runs)
+        return row
+
     async def _tree(self, row: Segment) -> MerkleTree:
         tree = self._trees.get(row.segment_id)
         if tree is None:
@@ -542,6 +569,13 @@ def _file_answer(
 ) -> tuple[bytes, list[bytes]]:
     cells = files.read_runs(disk, files.shard_path(row.segment_id), runs)
     return cells, [tree.prove_range(first, count) for first, count in runs]
+
+
+def _hash_rows(disk: Disk, row: Segment, rows: range, answer: ChallengeHash) -> None:
+    path = files.shard_path(row.segment_id)
+    for at in rows[::CHALLENGE_ROWS]:
+        run = (at, min(CHALLENGE_ROWS, rows.stop - at))
+        answer.update(files.read_runs(disk, path, [run]))
 
 
 def _small_answer(

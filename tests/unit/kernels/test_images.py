@@ -13,7 +13,7 @@ from potsherd.crypto.eris.backend import PlainBackend
 from potsherd.kernels import image, llvm
 from potsherd.kernels.buffers import held
 from potsherd.kernels.choice import COMPILE_BYTES_MIN, Kernel
-from potsherd.kernels.eris import ErisKernel
+from potsherd.kernels.eris import PLAIN_STATE, ErisKernel
 from potsherd.kernels.ir import eris_module
 from potsherd.kernels.llvm import KernelUnavailable
 
@@ -167,6 +167,7 @@ def test_neon_in_an_emulator() -> None:
     made = image.link(llvm.compile_object(text, neon, triple="aarch64-unknown-linux-gnu"), "neon")
     cpu = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
     code, data, out, stack, end = 0x400000, 0x10000000, 0x10100000, 0x10FF0000, 0x4FF000
+    state = 0x10200000
     cpu.mem_map(code, 0x100000)
     cpu.mem_map(data, 0x1000000)
     blocks = bytes(range(256)) * 20
@@ -175,7 +176,8 @@ def test_neon_in_an_emulator() -> None:
     cpu.reg_write(register.UC_ARM64_REG_CPACR_EL1, 3 << 20)
     cpu.reg_write(register.UC_ARM64_REG_SP, stack)
     cpu.reg_write(register.UC_ARM64_REG_LR, end)
-    for number, argument in enumerate((data, out, 5, 1024)):
+    cpu.mem_write(state, PLAIN_STATE)
+    for number, argument in enumerate((data, out, 5, 1024, state)):
         cpu.reg_write(register.UC_ARM64_REG_X0 + number, argument)
     cpu.emu_start(code + made.functions["blake2b_batch"], end)
     assert bytes(cpu.mem_read(out, 160)) == PlainBackend().references(blocks, 1024)

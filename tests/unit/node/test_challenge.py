@@ -1,0 +1,103 @@
+"""The answer to a challenge is what the specification says, whoever computes it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from challenge_book import by_the_book
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from potsherd.erasure.merkle import cell_leaves
+from potsherd.errors import MalformedError
+from potsherd.node import deep
+from potsherd.node.challenge import Challenge, ChallengeHash
+from potsherd.node.testing import HandMade
+
+
+def noise(size: int, seed: int) -> bytes:
+    return hashlib.shake_128(seed.to_bytes(8, "big")).digest(size)
+
+
+def test_the_example_of_the_specification() -> None:
+    answer = ChallengeHash(bytes(range(32)), 64)
+    answer.update(bytes(64) + bytes([1]) * 64)
+    assert answer.digest().hex() == (
+        "f4fe97293893c9242625736743571cf4834f30d38287fa539a620e5f335d44b0"
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    cell=st.sampled_from([64, 128, 192, 1024, 4096, 32768]),
+    portions=st.lists(st.integers(0, 9), min_size=1, max_size=4),
+    light=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_any_portions_give_the_answer_of_hashlib(
+    cell: int, portions: list[int], light: bool, seed: int
+) -> None:
+    cells, nonce = noise(cell * sum(portions), seed), noise(32, seed + 1)
+    answer = ChallengeHash(nonce, cell, light=light)
+    at = 0
+    for count in portions:
+        answer.update(memoryview(cells)[at : at + count * cell])
+        at += count * cell
+    assert answer.digest() == by_the_book(nonce, cells, cell)
+
+
+def test_every_bit_of_cells_and_nonce_counts() -> None:
+    cells, nonce = noise(8 * 32768, 1), noise(32, 2)
+    right = by_the_book(nonce, cells, 32768)
+    for at in (0, 32767, 32768, len(cells) - 1):
+        wrong = bytearray(cells)
+        wrong[at] ^= 0x80
+        answer = ChallengeHash(nonce, 32768)
+        answer.update(wrong)
+        assert answer.digest() != right
+    answer = ChallengeHash(noise(32, 3), 32768)
+    answer.update(cells)
+    assert answer.digest() != right
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        Challenge(bytes(32), 0, 0, 1, bytes(31)),
+        Challenge(bytes(32), 0, 0, 0, bytes(32)),
+        Challenge(bytes(32), 255, 0, 1, bytes(32)),
+        Challenge(bytes(31), 0, 0, 1, bytes(32)),
+        Challenge(bytes(32), 0, 32768, 1, bytes(32)),
+    ],
+)
+def test_a_challenge_with_a_value_out_of_bounds_is_not_one(data: Challenge) -> None:
+    with pytest.raises(MalformedError):
+        Challenge.decode(data.encode())
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    k=st.integers(1, 5),
+    parity=st.integers(0, 6),
+    size=st.integers(1, 12 * 32768),
+    seed=st.integers(0, 2**32),
+    data=st.data(),
+)
+def test_what_the_verifier_expects_is_what_honest_holders_answer(
+    k: int, parity: int, size: int, seed: int, data: st.DataObject
+) -> None:
+    """From any k columns: leaves and answers of all, duplicates and columns that are there among them."""
+    made = HandMade(bytes(32), noise(size, seed), k, k + parity)
+    d = made.descriptor
+    have = data.draw(st.permutations(range(d.n)))[:k]
+    wanted = [(index, noise(32, seed + n)) for n, index in enumerate([*range(d.n), have[0]])]
+    columns = {index: memoryview(made.shards[index]) for index in have}
+    expected = deep._expect(d, columns, wanted)
+    for (index, nonce), answer in zip(wanted, expected.answers, strict=True):
+        assert answer == by_the_book(nonce, made.shards[index], d.cell_size)
+    assert expected.leaves == {
+        index: cell_leaves(made.shards[index], d.cell_size)
+        for index in range(d.n)
+        if index not in have
+    }
