@@ -133,7 +133,7 @@ def test_a_source_that_lies_is_passed_over_and_counts_as_lost() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [3, 5])
+@pytest.mark.parametrize("seed", [5, 6])
 def test_half_the_nodes_cut_off_during_a_repair_cost_no_second_one(seed: int) -> None:
     """An hour of partition in mid-stream: at most 1.2 repairs of traffic, every index on one node."""
 

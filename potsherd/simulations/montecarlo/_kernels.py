@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple, cast
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from potsherd.simulations.montecarlo._compiling import OPTIONS, compiled
 from potsherd.simulations.montecarlo.distributions import (
     EMPIRICAL,
     EXPONENTIAL,
@@ -41,7 +42,6 @@ __all__ = [
     "simulate",
 ]
 
-F = TypeVar("F", bound=Callable[..., Any])
 Floats = NDArray[np.float64]
 Longs = NDArray[np.int64]
 Ints = NDArray[np.int32]
@@ -51,17 +51,6 @@ CHUNK = 15
 """Segments in a chunk; with the number of the next one it fills a cache line of 64 bytes."""
 NEXT = CHUNK
 IDLE, NOTICING, MOVING, LOST = range(4)
-
-
-OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
-"""Nothing here makes arrays, so nobody need count references to them: that alone is fifteen times as fast."""
-INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""For what only compiled code calls: to take these arguments apart costs more than the functions themselves."""
-
-
-def compiled(function: F) -> F:
-    """Compiled when first called, kept on disk for the next process."""
-    return cast(F, numba.njit(**INNER)(function))
 
 
 class Rules(NamedTuple):
