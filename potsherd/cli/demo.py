@@ -12,12 +12,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-__all__ = ["main", "make_dataset"]
+__all__ = ["make_dataset", "play"]
 
 NODES = 12
 DATA_PIECES = 4
@@ -157,11 +157,11 @@ def demonstrate(folder: Path) -> bool:
     return not wrong
 
 
-def main() -> None:
-    """Exit 0 if everything came back byte for byte."""
-    with tempfile.TemporaryDirectory(prefix="potsherd-demo-") as folder:
+def play(name: str, scene: Callable[[Path], bool]) -> NoReturn:
+    """Run a demonstration in a folder of its own. Exit 0 if everything came back byte for byte, else 1."""
+    with tempfile.TemporaryDirectory(prefix=f"potsherd-{name}-") as folder:
         try:
-            whole = demonstrate(Path(folder))
+            whole = scene(Path(folder))
         except subprocess.CalledProcessError as error:
             say(f"potsherd {' '.join(error.cmd[3:])} failed with exit code {error.returncode}.")
             whole = False
@@ -169,4 +169,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    play("demo", demonstrate)

@@ -9,15 +9,12 @@ again.  Everything lies in a temporary folder and is gone afterwards.
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from potsherd.cli.demo import Terminal, differences, make_dataset, say
+from potsherd.cli.demo import Terminal, differences, make_dataset, play, say
 
-__all__ = ["Voyage", "main", "sail"]
+__all__ = ["Voyage", "sail"]
 
 NODES, WAVE, WAVES = 20, 5, 4
 CODE = ("--k", "4", "--n", "9", "--r", "9")
@@ -110,16 +107,5 @@ def sail(folder: Path) -> bool:
     return Voyage(folder).sail(WAVES, CODE)
 
 
-def main() -> None:
-    """Exit 0 if everything came back byte for byte."""
-    with tempfile.TemporaryDirectory(prefix="potsherd-theseus-") as folder:
-        try:
-            whole = sail(Path(folder))
-        except subprocess.CalledProcessError as error:
-            say(f"potsherd {' '.join(error.cmd[3:])} failed with exit code {error.returncode}.")
-            whole = False
-    sys.exit(0 if whole else 1)
-
-
 if __name__ == "__main__":
-    main()
+    play("theseus", sail)

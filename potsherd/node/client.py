@@ -7,7 +7,7 @@ late or breaks the protocol, and otherwise the error that the peer reports.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from potsherd.crypto.membership import Member
@@ -34,7 +34,7 @@ from potsherd.node.rpc import HELLO_TIMEOUT_S, Caller, Methods
 from potsherd.node.statements import answer_digest, open_roster, open_roster_entry
 from potsherd.ports import Address, Buffer, Env, Identity, Stream
 
-__all__ = ["ANNOUNCE_TIMEOUT_S", "DIAL_TIMEOUT_S", "Admit", "CellAnswer", "Peer"]
+__all__ = ["ANNOUNCE_TIMEOUT_S", "DIAL_TIMEOUT_S", "Admit", "CellAnswer", "Dial", "Peer"]
 
 DIAL_TIMEOUT_S = 5.0
 """Seconds for connecting and proving both keys."""
@@ -43,6 +43,8 @@ ANNOUNCE_TIMEOUT_S = 120.0
 OFFLOAD_ENTRIES = 32
 """Signatures checked on the loop (some 60 µs each); more go to a thread."""
 
+Dial: TypeAlias = Callable[[bytes, bytes], Awaitable["Peer"]]
+"""(node key, placement key) → a connection. Raises PotsherdError."""
 Admit: TypeAlias = Callable[[bytes, bytes], Member]
 """(credential chain, node key) → who that is. Raises MembershipError, MalformedError."""
 

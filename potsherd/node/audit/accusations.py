@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from potsherd.errors import IntegrityError, LimitError, PotsherdError, RefusedEr
 from potsherd.node.audit.auditor import Auditor
 from potsherd.node.audit.records import Accusation, Evidence
 from potsherd.node.audit.settings import AuditSettings
-from potsherd.node.client import Peer
+from potsherd.node.client import Dial
 from potsherd.node.records import ReadAnswer, RosterEntry
 from potsherd.node.repair.checks import WrongAnswer
 from potsherd.node.repair.claiming import ASK_TIMEOUT_S, Gossip
@@ -45,8 +45,6 @@ RECHECKS = 2
 """Random cells read besides the one that is said to be wrong."""
 
 _LOG = logging.getLogger(__name__)
-
-Dial = Callable[[bytes, bytes], Awaitable[Peer]]
 
 
 @dataclass(frozen=True)

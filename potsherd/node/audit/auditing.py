@@ -12,7 +12,7 @@ from potsherd.node.audit.encodings import Encodings
 from potsherd.node.audit.mending import Mender
 from potsherd.node.audit.scrub import Scrubber, ScrubStatistics
 from potsherd.node.audit.settings import AuditSettings
-from potsherd.node.client import Peer
+from potsherd.node.client import Dial
 from potsherd.node.repair.checks import Checker
 from potsherd.node.repair.claiming import Gossip
 from potsherd.node.repair.doubts import Doubts
@@ -26,8 +26,6 @@ from potsherd.node.troubles import Troubles
 from potsherd.ports import Env
 
 __all__ = ["Auditing", "AuditingStatistics"]
-
-Dial = Callable[[bytes, bytes], Awaitable[Peer]]
 
 
 @dataclass(frozen=True)

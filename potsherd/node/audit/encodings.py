@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from potsherd.erasure.code import Code
@@ -24,7 +24,7 @@ from potsherd.errors import (
     RefusedError,
 )
 from potsherd.node.audit.records import BadEncoding, ProvedCell
-from potsherd.node.client import Peer
+from potsherd.node.client import Dial
 from potsherd.node.reader import Holder, SegmentReader
 from potsherd.node.records import PAYLOAD_MAX, RosterEntry
 from potsherd.node.repair.claiming import ASK_TIMEOUT_S, Gossip
@@ -44,8 +44,6 @@ BATCH_ROWS = 8
 LENGTH_BYTES = 4
 
 _LOG = logging.getLogger(__name__)
-
-Dial = Callable[[bytes, bytes], Awaitable[Peer]]
 
 
 @dataclass(frozen=True)

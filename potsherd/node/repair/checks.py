@@ -13,7 +13,7 @@ from dataclasses import replace
 from potsherd.erasure.merkle import cell_leaves_light, verify_range
 from potsherd.errors import IntegrityError, NotFoundError, PeerError, PotsherdError, QuotaError
 from potsherd.node.audit.records import Evidence
-from potsherd.node.client import CellAnswer, Peer
+from potsherd.node.client import CellAnswer, Dial
 from potsherd.node.liveness import PeerTable
 from potsherd.node.records import RosterEntry
 from potsherd.node.repair.doubts import Doubt, Doubts, Reason
@@ -38,7 +38,6 @@ PROOFS_OF_MENDED = 3
 
 _LOG = logging.getLogger(__name__)
 
-Dial = Callable[[bytes, bytes], Awaitable[Peer]]
 PlacesOf = Callable[[Seen, bytes], Awaitable[PlaceView]]
 """(segment, node to be judged) → the view in which its place is judged. Raises PotsherdError."""
 

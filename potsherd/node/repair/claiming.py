@@ -9,7 +9,7 @@ from functools import partial
 
 from potsherd.crypto.signing import SigningKey, open_signed
 from potsherd.errors import PotsherdError, RefusedError
-from potsherd.node.client import Peer
+from potsherd.node.client import Dial
 from potsherd.node.liveness import PeerTable
 from potsherd.node.repair.claims import ClaimBook, ClaimPolicy
 from potsherd.node.repair.plan import Standing, repair_ranks
@@ -29,8 +29,6 @@ RENEWALS = 4
 """Times that a claim is told anew while it would lapse once."""
 
 _LOG = logging.getLogger(__name__)
-
-Dial = Callable[[bytes, bytes], Awaitable[Peer]]
 
 
 class Overtaken(RefusedError):  # noqa: N818 (names what happened)

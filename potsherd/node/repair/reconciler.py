@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from potsherd.errors import PotsherdError
-from potsherd.node.client import Peer
+from potsherd.node.client import Dial, Peer
 from potsherd.node.records import ROSTER_DIFFERS, ROSTER_NOT_HERE, RosterEntry
 from potsherd.node.rosters import Rosters, roster_digest
 from potsherd.node.store import Held, ShardStore
 from potsherd.ports import Address, Env
 
-__all__ = ["Dial", "Reconciler", "ReconcilerStatistics"]
+__all__ = ["Reconciler", "ReconcilerStatistics"]
 
 FRESH_MAX = 4096
 """Nodes that wait for a first comparison; beyond it they wait for the round."""
@@ -31,9 +31,6 @@ FRESH_PAUSE_S = 0.05
 """Seconds between two pages when fresh partners are compared with: others get their turn."""
 
 _LOG = logging.getLogger(__name__)
-
-Dial = Callable[[bytes, bytes], Awaitable[Peer]]
-"""(node key, placement key) → a connection. Raises PotsherdError."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from typing import NamedTuple
 from potsherd.crypto.signing import SigningKey
 from potsherd.errors import PotsherdError, RefusedError
 from potsherd.node.audit.encodings import Encodings
-from potsherd.node.client import Peer
+from potsherd.node.client import Dial
 from potsherd.node.handover import hand_statements
 from potsherd.node.liveness import PeerTable
 from potsherd.node.reader import Holder
@@ -55,8 +55,6 @@ LOOKS_PER_RANK = 4
 """Times that a segment in need is looked at while one rank waits for the one before it."""
 
 _LOG = logging.getLogger(__name__)
-
-Dial = Callable[[bytes, bytes], Awaitable[Peer]]
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ partition, drops its copy also in favour of an older one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 from potsherd.errors import PotsherdError
-from potsherd.node.client import Peer
+from potsherd.node.client import Dial
 from potsherd.node.records import RosterEntry
 from potsherd.node.repair.checks import Checker, PlacesOf
 from potsherd.node.repair.claiming import Claiming, Gossip
@@ -32,8 +31,6 @@ PROOFS = 2
 """Random cells that the other holder must prove."""
 
 _LOG = logging.getLogger(__name__)
-
-Dial = Callable[[bytes, bytes], Awaitable[Peer]]
 
 
 class Trimmer:
