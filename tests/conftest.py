@@ -41,10 +41,11 @@ def checkout() -> Path:
 def _no_settings_from_outside(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """Nobody's home is read or written by a test: POTSHERD_HOME is a folder that does not exist yet."""
+    """Nobody's home or cache is read or written by a test: they are folders that do not exist yet."""
     for name in list(os.environ):
         if name.startswith("POTSHERD_") and name != CHECKOUT_VARIABLE:
             monkeypatch.delenv(name)
     base = tmp_path_factory.getbasetemp()
     monkeypatch.setenv("POTSHERD_HOME", str(base / "no-home"))
+    monkeypatch.setenv("POTSHERD_KERNEL_CACHE", str(base / "kernels"))
     yield

@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from potsherd.crypto.eris import Encoded, block_size_for, encode_many
@@ -19,6 +19,7 @@ from potsherd.datasets.pages import HOLES_MAX
 from potsherd.datasets.scan import readable
 from potsherd.datasets.spool import Found, Source
 from potsherd.errors import ChangedError, RefusedError, StorageError
+from potsherd.ports import Buffer
 
 __all__ = ["HOLE_BYTES_MIN", "ContentHash", "EncodedFile", "SourceFile", "encode_files"]
 
@@ -37,9 +38,13 @@ class ContentHash:
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
         """The next bytes."""
-        self._blake2b.update(data)
-        if self._sha256 is not None:
-            self._sha256.update(data)
+        for update in self.updates:
+            update(data)
+
+    @property
+    def updates(self) -> tuple[Callable[[Buffer], None], ...]:
+        """One function for each digest, for threads that work at the same time; each wants all bytes in order."""
+        return (self._blake2b.update, *((self._sha256.update,) if self._sha256 else ()))
 
     @property
     def digests(self) -> tuple[bytes, bytes]:

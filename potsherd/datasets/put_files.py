@@ -212,6 +212,7 @@ class FileStream:
         offload = self._env.offload
         file = await offload(SourceFile, self._sources[found.source], found)
         reading: asyncio.Task[bytes] | None = None
+        sending: asyncio.Task[None] | None = None
         try:
             holes = await offload(file.holes)
             number = self._layout.encodings
@@ -229,19 +230,26 @@ class FileStream:
                     _read(self._env, file, min(PIECE_BYTES, max(left, 1)))
                 )
                 batches, _ = await asyncio.gather(
-                    offload(encoder.feed, piece), offload(hashes.update, piece)
+                    offload(encoder.feed, piece), _hash(self._env, hashes, piece)
                 )
-                await self._send(batches, block_size, digest)
+                if sending is not None:
+                    await sending
+                sending = asyncio.create_task(self._send(batches, block_size, digest))
                 self.content_bytes += len(piece)
                 self._on_progress()
             if await reading:
                 raise file.changed()
             await offload(file.check)
             batches, capability = await offload(encoder.finish)
+            if sending is not None:
+                await sending
             await self._send(batches, block_size, digest)
         finally:
             if reading is not None:  # a thread may still be using the descriptor
                 await asyncio.gather(reading, return_exceptions=True)
+            if sending is not None:  # under way still when something else failed
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
             file.close()
         self._unplaced[number] = FileResult(
             found.key, *hashes.digests, capability.to_bytes(), (), holes
@@ -316,6 +324,11 @@ class FileStream:
         await self.keep_placed()
         held, self.held = self.held, []
         await self._writer.write(steps, held)
+
+
+async def _hash(env: Env, hashes: ContentHash, piece: bytes) -> None:
+    """Each digest on a thread of its own."""
+    await asyncio.gather(*(env.offload(update, piece) for update in hashes.updates))
 
 
 async def _read(env: Env, file: SourceFile, size: int) -> bytes:

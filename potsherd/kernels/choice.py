@@ -52,13 +52,10 @@ T = TypeVar("T")
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: below POTSHERD_HOME if that is set, else the user's cache."""
+    """Where compiled kernels are kept: the user's cache, for they depend on the machine, not on a home."""
     if named := os.environ.get("POTSHERD_KERNEL_CACHE"):
         return Path(named)
-    home = os.environ.get("POTSHERD_HOME")
-    return (
-        Path(home) / "cache/kernels" if home else platformdirs.user_cache_path("potsherd/kernels")
-    )
+    return platformdirs.user_cache_path("potsherd") / "kernels"
 
 
 def _allowed() -> bool:

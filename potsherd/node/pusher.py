@@ -34,7 +34,7 @@ from potsherd.ports import Address, Buffer, Disk
 
 __all__ = ["CommittedSegment", "PushPlan", "SegmentPusher", "StoredShard"]
 
-WINDOW_BYTES = 56 * 2**20
+WINDOW_BYTES = 96 * 2**20
 """Coded bytes kept in memory for the workers; beyond it `push_rows` waits, or stragglers use the spool."""
 PUSH_BYTES_MIN = 2**18
 """A first push, and one to a slow holder, has at most this size."""
@@ -176,7 +176,11 @@ class SegmentPusher:
         used = {s.candidate.key for s in self._slots if s.candidate}
         self._spares = [c for c in placement.holders if c.key not in used]
         self._spares += [c for c in rest if c.key not in chosen]
-        await asyncio.gather(*(self._fill(slot) for slot in self._slots))
+        spool = asyncio.ensure_future(self._make_spool())
+        try:  # both reserve room on disks, which takes a while for much of it
+            await asyncio.gather(*(self._fill(slot) for slot in self._slots))
+        finally:
+            await spool
         self._require(self._live(), "opened")
         self._workers = [asyncio.ensure_future(self._work(slot)) for slot in self._slots]
 
@@ -256,8 +260,9 @@ class SegmentPusher:
         if self._encoder is None:
             self._cell_size = cell_size
             self._encoder = SegmentEncoder(self._code, cell_size=cell_size)
-        await self._spool(parts)
-        batch = await self._env.offload(self._encoder.encode_parts, parts)
+        _, batch = await asyncio.gather(
+            self._spool(parts), self._env.offload(self._encoder.encode_parts, parts)
+        )
         size = batch.rows * cell_size * self._plan.n
         await self._room(size)
         async with self._changed:
@@ -267,12 +272,14 @@ class SegmentPusher:
             self._changed.notify_all()
         self._require(self._live(), "keep")
 
+    async def _make_spool(self) -> None:
+        disk, path = self._env.disk, self._plan.spool_path
+        self._spooled = True
+        await self._env.offload(disk.remove, path)  # of a run that was killed
+        await self._env.offload(disk.create, path, self._plan.k * self._plan.shard_bytes_max)
+
     async def _spool(self, parts: Sequence[StreamPart]) -> None:
         disk, path, k = self._env.disk, self._plan.spool_path, self._plan.k
-        if not self._spooled:
-            await self._env.offload(disk.remove, path)  # of a run that was killed
-            await self._env.offload(disk.create, path, k * self._plan.shard_bytes_max)
-            self._spooled = True
         await self._env.offload(_append, disk, path, self._rows * k * self._cell_size, parts)
 
     async def _room(self, size: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from potsherd.crypto.eris.backend import PlainBackend
 from potsherd.kernels import image, llvm
 from potsherd.kernels.buffers import held
-from potsherd.kernels.choice import COMPILE_BYTES_MIN, Kernel
+from potsherd.kernels.choice import COMPILE_BYTES_MIN, Kernel, cache_folder
 from potsherd.kernels.eris import PLAIN_STATE, ErisKernel
 from potsherd.kernels.ir import eris_module
 from potsherd.kernels.llvm import KernelUnavailable
@@ -135,6 +135,17 @@ def test_an_image_serves_the_first_call() -> None:
     loads.there = True
     assert Kernel(loads).get(1) == "kernel"
     assert loads.calls == [False]
+
+
+def test_all_homes_of_a_user_share_one_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling takes longer than putting a small dataset: a new home does not pay it again."""
+    monkeypatch.delenv("POTSHERD_KERNEL_CACHE")
+    folders = set()
+    for home in ("/srv/one", "/srv/two"):
+        monkeypatch.setenv("POTSHERD_HOME", home)
+        folders.add(cache_folder())
+    (folder,) = folders
+    assert not folder.is_relative_to("/srv")
 
 
 def test_switched_off_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
