@@ -237,7 +237,9 @@ def test_a_holder_that_dies_during_put_is_no_harm(cli: Cli, large: Path, tmp_pat
     try:
         with cli.start("put", large, *CODE, "--name", "shaken", "--json") as process:
             wait_for(cli.home / "lab", "node*/node/staging/*", 20_000_000)
+            process.send_signal(signal.SIGSTOP)  # or it could be through before the node is dead
             cli("lab", "kill", "3")
+            process.send_signal(signal.SIGCONT)
             out, err = process.communicate(timeout=100)
         assert process.returncode == 0, err
         report = json.loads(out)
@@ -254,7 +256,9 @@ def test_a_holder_that_dies_during_get_is_no_harm(cli: Cli, large: Path, tmp_pat
     try:
         with cli.start("get", "read-on", tmp_path / "back") as process:
             wait_for(tmp_path, "back/*", 2_000_000)
+            process.send_signal(signal.SIGSTOP)
             cli("lab", "kill", "1", "2")
+            process.send_signal(signal.SIGCONT)
             _, err = process.communicate(timeout=100)
         assert process.returncode == 0, err
         assert tree(tmp_path / "back") == tree(large)
