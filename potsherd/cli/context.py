@@ -100,4 +100,17 @@ def run(main: Coroutine[Any, Any, T], *, is_node: bool = False) -> T:
     with suppress(ImportError):
         factory = importlib.import_module("uvloop").new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)
+        return runner.run(_small(main) if is_node else main)
+
+
+async def _small(main: Coroutine[Any, Any, T]) -> T:
+    """Run it, and meanwhile keep the process small."""
+    import asyncio
+
+    from potsherd.node.real.memory import stay_small
+
+    beside = asyncio.create_task(stay_small())
+    try:
+        return await main
+    finally:
+        beside.cancel()
