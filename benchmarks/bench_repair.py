@@ -88,7 +88,7 @@ def repair_once(folder: Path, mib: int, seed: int) -> dict[str, float]:
         )
         source.unlink()
         [stat] = _objects(network, "stat", "data")
-        doomed = {piece["node"] for piece in stat["segments"][0]["pieces"][:LOST]}
+        doomed = {piece["key"] for piece in stat["segments"][0]["pieces"][:LOST]}
         rows = _objects(network, "lab", "status")
         left = [row for row in rows if row["key"] not in doomed]
         homes = [network.home / "lab" / f"node{row['node']:02}" / "node" for row in left]
@@ -112,7 +112,7 @@ def _objects(network: Lab, *arguments: str) -> list[dict[str, Any]]:
 
 def _to_rebuild(stat: dict[str, Any], doomed: set[str]) -> int:
     """Pieces that the others must rebuild: those of segments that are left with fewer than R."""
-    lost = [sum(p["node"] in doomed for p in s["pieces"]) for s in stat["segments"]]
+    lost = [sum(p["key"] in doomed for p in s["pieces"]) for s in stat["segments"]]
     return sum(count for count in lost if N - count < R)
 
 

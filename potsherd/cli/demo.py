@@ -105,7 +105,7 @@ def data_holders(terminal: Terminal, name: str) -> list[int]:
     """Numbers of the lab's nodes that hold the data columns of the entry segment."""
     [stat] = terminal.ask("stat", name)
     [entry] = [segment for segment in stat["segments"] if segment["entry"]]
-    keys = {piece["node"] for piece in entry["pieces"] if piece["index"] < entry["k"]}
+    keys = {piece["key"] for piece in entry["pieces"] if piece["index"] < entry["k"]}
     nodes = terminal.ask("lab", "status")
     return [node["node"] for node in nodes if node["key"] in keys]
 

@@ -139,13 +139,13 @@ def _held_lines(facts: dict[str, Any]) -> list[str]:
     ]
     if facts["bad_encoding"]:
         lines.append("miscoded its owner has coded it wrongly: it is not repaired")
-    places = {(row["index"], row["node"]): row["place"] for row in facts["places"] or ()}
+    places = {(row["index"], row["key"]): row["place"] for row in facts["places"] or ()}
     for row in facts["holders"]:
-        place = places.get((row["index"], row["node"]))
+        place = places.get((row["index"], row["key"]))
         parts = [row["standing"] + (f" ({row['doubt']})" if row["doubt"] else "")]
         if row["proven_at"]:
             parts.append(f"proven {format_date(row['proven_at'])}, cell {row['proven_row']}")
         if place is not None:
             parts.append(f"number {place} for this piece in the pool")
-        lines.append(f"piece    {row['index']} on {row['node'][:16]}: {', '.join(parts)}")
+        lines.append(f"piece    {row['index']} on {row['key'][:16]}: {', '.join(parts)}")
     return lines

@@ -300,7 +300,7 @@ def segment_rows(health: Health) -> list[dict[str, Any]]:
             "gone": segment.count("gone"),
             "wrong": segment.count("wrong"),
             "survives": segment.survives,
-            "pieces": [vars(shard) | {"state": shard.state} for shard in segment.shards],
+            "pieces": [shard.facts() for shard in segment.shards],
         }
         for segment in health.segments
     ]

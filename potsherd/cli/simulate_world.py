@@ -28,6 +28,9 @@ def world(
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer nodes and less time, as in the quick tests.")
     ] = False,
+    audits: Annotated[
+        str, typer.Option(metavar="TIME", help="Each piece is audited once in so long.")
+    ] = "",
     log: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every event of the run there.")
     ] = None,
@@ -46,6 +49,8 @@ def world(
 
     command = begin(as_json)
     plan = SoakPlan.quick(seed) if quick else SoakPlan(seed)
+    if audits:
+        plan = replace(plan, audit_period_s=float(parse_duration(audits)))
     if until:
         plan = replace(plan, until_s=float(parse_duration(until)))
     with tempfile.TemporaryDirectory(prefix="potsherd-world-") as folder:
@@ -69,7 +74,8 @@ def _text(report: SoakReport) -> str:
             f"digest {report.digest}",
             f"what happened: {kinds}",
             f"{report.datasets} datasets kept, {report.reads - report.reads_failed} of {report.reads} reads "
-            f"done, {report.repaired} shards repaired; fewest good indices of a segment: {report.least}",
+            f"done, {report.repaired} shards repaired, {report.audits} audits passed and "
+            f"{report.audits_failed} failed; fewest good indices of a segment: {report.least}",
             f"no promise was broken at {report.steps} looks at the disks",
         ]
     )

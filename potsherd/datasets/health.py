@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from potsherd.datasets.manifest import SegmentRef
 from potsherd.errors import IntegrityError, NotFoundError, PotsherdError
@@ -63,6 +63,19 @@ class ShardHealth:
             return "wrong"
         gone = self.seen_ago_s is not None and self.seen_ago_s >= GONE_S
         return "gone" if gone else "away"
+
+    def facts(self) -> dict[str, Any]:
+        """What `--json` says of a piece, the same in every verb."""
+        address = f"{self.address.host}:{self.address.port}" if self.address else None
+        return {
+            "index": self.index,
+            "key": self.key.hex(),
+            "address": address,
+            "live": self.live,
+            "state": self.state,
+            "seen_ago_s": self.seen_ago_s,
+            "trouble": self.trouble,
+        }
 
 
 @dataclass(frozen=True)

@@ -194,20 +194,7 @@ class StatReport:
                     "n": segment.n,
                     "live": segment.live,
                     "stream_bytes": segment.stream_length,
-                    "pieces": [
-                        {
-                            "index": shard.index,
-                            "node": shard.key.hex(),
-                            "address": f"{shard.address.host}:{shard.address.port}"
-                            if shard.address
-                            else None,
-                            "live": shard.live,
-                            "state": shard.state,
-                            "seen_ago_s": shard.seen_ago_s,
-                            "trouble": shard.trouble,
-                        }
-                        for shard in segment.shards
-                    ],
+                    "pieces": [shard.facts() for shard in segment.shards],
                 }
                 for segment in self.health.segments
             ],

@@ -133,6 +133,9 @@ class DhtConfig:
     """A presence expires this long after it was signed."""
     presence_period_s: float = 3600.0
     """The own presence is signed and stored again this often, jittered by a tenth."""
+    presence_retry_s: float = 15.0
+    """The own presence is stored again after this time while too few keep it, jittered by half; doubles from
+    try to try up to `presence_period_s`."""
     restore_period_s: float = 21_600.0
     """The own announcements are stored again this often, jittered by a tenth."""
     own_announcements_max: int = 50_000

@@ -163,11 +163,19 @@ class Engine:
         For a `thorough` look-up only who did not answer any transmission: one lost datagram is no reason
         to store a record with 19 instead of 20.
         """
-        since = (self._failed if thorough else self._silent).get(contact, float("-inf"))
-        if self.env.monotonic() - since > self.config.suspect_s:
+        known = self._failed if thorough else self._silent
+        if not self._is_recent(known, contact):
             return False
         self.probe(contact)
         return True
+
+    def has_failed(self, contact: Contact) -> bool:
+        """Whether it did not answer any transmission just now."""
+        return self._is_recent(self._failed, contact)
+
+    def _is_recent(self, known: OrderedDict[Contact, float], contact: Contact) -> bool:
+        since = known.get(contact, float("-inf"))
+        return self.env.monotonic() - since <= self.config.suspect_s
 
     def fell_silent(self, contact: Contact) -> None:
         """It has not answered in the first waiting time."""
@@ -251,7 +259,7 @@ class Engine:
     ) -> Search:
         """Find the nearest nodes, and with `kind` records until `want` distinct ones are found.
 
-        Not `patient`: silent contacts are not waited for at the end. `thorough`: before storing.
+        Not `patient`: silent contacts are not waited for at the end if anybody has answered. `thorough`: before storing.
         """
         async with self._slots:
             now = self.env.monotonic()
@@ -259,7 +267,7 @@ class Engine:
             seeds = self.table.nearest(target, self.config.keepers)
             lookup = Lookup(target, seeds, self.config, width=width)
             if not patient:
-                lookup.hurry()
+                lookup.wait_for_one()
             search = Search(self, lookup, kind, want, thorough)
             await search.run()
         self.counters.lookups += 1
@@ -300,6 +308,8 @@ class Search:
     thorough: bool
     records: dict[bytes, KeptRecord] = field(default_factory=dict)
     """Verified records by node key and segment, in the order in which they came."""
+    _given_up: list[Candidate] = field(default_factory=list)
+    """Suspects that were not asked."""
     _judged: dict[bytes, None] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -321,7 +331,7 @@ class Search:
         self._search_at_home()
         try:
             async with asyncio.timeout(self.engine.config.lookup_timeout_s):
-                while not self.lookup.done() or self._complete():
+                while not self.lookup.done() or self._complete() or self._ask_suspects():
                     self._wake.clear()
                     self._ask_next()
                     if not self.lookup.done():
@@ -336,6 +346,7 @@ class Search:
             for candidate in asks:
                 if candidate in given_up:
                     self.lookup.failed(candidate)
+                    self._given_up.append(candidate)
                 else:
                     self._ask(candidate, 0, 0)
             if not given_up:
@@ -347,6 +358,17 @@ class Search:
         for candidate in asks:
             self._ask(candidate, candidate.rest or 0, 1)
         return bool(asks)
+
+    def _ask_suspects(self) -> bool:
+        """Nobody has answered: ask those who have only lost a datagram lately; whether there was any."""
+        again = [c for c in self._given_up if not self.engine.has_failed(c.contact)]
+        self._given_up.clear()
+        if not again or not self.lookup.alone:
+            return False
+        self.lookup.ask_again(again)
+        for candidate in again:
+            self._ask(candidate, 0, 0)
+        return True
 
     def _search_at_home(self) -> None:
         store = self.engine.keeper.records(self.kind)

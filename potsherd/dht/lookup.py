@@ -85,6 +85,8 @@ class Lookup:
         self._merged = len(self._paths) == 1
         self._stopped = False
         self._patient = True
+        self._needs_one = True
+        self._answers = 0
         for place, contact in enumerate(seeds):
             self._add(contact, place % len(self._paths), 1)
 
@@ -99,6 +101,7 @@ class Lookup:
     def answered(self, candidate: Candidate) -> None:
         """It answered, and its chain proves the id it was known by."""
         candidate.state = State.ANSWERED
+        self._answers += 1
 
     def silent(self, candidate: Candidate) -> None:
         """The first waiting time has passed."""
@@ -115,7 +118,17 @@ class Lookup:
 
     def hurry(self) -> None:
         """Something was found: do not wait for silent contacts at the end."""
+        self._patient = self._needs_one = False
+
+    def wait_for_one(self) -> None:
+        """Do not wait for silent contacts at the end, unless nobody has answered."""
         self._patient = False
+
+    def ask_again(self, candidates: Sequence[Candidate]) -> None:
+        """These were given up without being asked, and nobody else has answered."""
+        for candidate in candidates:
+            candidate.state = State.ASKED
+        self.asked += len(candidates)
 
     # What to do
 
@@ -137,7 +150,8 @@ class Lookup:
             return True
         if not self._merged:
             return False
-        window = self._window(self._paths[0], self._width, patient=self._patient)
+        patient = self._patient or (self._needs_one and not self._answers)
+        window = self._window(self._paths[0], self._width, patient=patient)
         if self.asked >= self._config.asks_max:
             return not any(c.state in (State.ASKED, State.SILENT) for c in window)
         return all(c.state is State.ANSWERED for c in window)
@@ -161,6 +175,11 @@ class Lookup:
         found = sorted(c for c in self._candidates.values() if c.state is State.ANSWERED)
         kept = capped([c.contact for c in found], self._config.prefix_nodes_max)
         return [self._candidates[contact] for contact in kept[: self._width]]
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody has answered, and nothing was found that would make up for it."""
+        return self._needs_one and not self._answers and not self._stopped
 
     @property
     def known(self) -> int:

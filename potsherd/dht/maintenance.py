@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,10 @@ class Maintenance:
         self._publisher = publisher
         self._config = engine.config
         self._presence: OwnPresence | None = None
+        self._retry_s = self._config.presence_retry_s
+        self._known = 0
+        """Nodes that could keep it, when it was stored last."""
+        self._wake = asyncio.Event()
         self._last_issued = 0
         self._own: OrderedDict[tuple[bytes, bytes], tuple[Announcement, bytes]] = OrderedDict()
         self._due = _Due()
@@ -85,7 +90,9 @@ class Maintenance:
     # The own presence and announcements
 
     async def publish_presence(self, presence: OwnPresence) -> Reached:
-        """Sign and store it now, and from now on again and again."""
+        """Sign and store it now, and from now on again and again; soon, while too few keep it."""
+        if presence != self._presence:
+            self._retry_s = self._config.presence_retry_s
         self._presence = presence
         self._due.presence = self._in(self._config.presence_period_s, 0.1)
         engine = self._engine
@@ -106,7 +113,24 @@ class Maintenance:
         data = sign_record(record, engine.membrane)
         reached = (await self._publisher.store(Kind.PRESENCE, [Item(record.dht_id, data)]))[0]
         engine.counters.rivals += reached.taken + reached.rivals
+        self._note_reached(reached)
         return reached
+
+    def _note_reached(self, reached: Reached) -> None:
+        """Who has just joined knows few, and datagrams get lost: until enough keep it, it is stored again.
+
+        Enough: all that should, as far as they are known, and no more have become known since the last time;
+        who refuses it is not asked again for that.
+        """
+        config, before = self._config, self._known
+        self._known = min(config.keepers, 1 + len(self._engine.table.contacts()))
+        answered = reached.keepers + reached.taken + reached.refused
+        if answered >= self._known and self._known <= before:
+            self._retry_s = config.presence_retry_s
+        elif self._retry_s < config.presence_period_s:
+            self._due.presence = self._in(self._retry_s, 0.5)
+            self._retry_s *= 2
+        self._wake.set()
 
     async def announce(self, announcements: Sequence[Announcement]) -> list[Reached]:
         """Sign and store them now, and again from time to time until they expire."""
@@ -139,10 +163,24 @@ class Maintenance:
         return env.monotonic() + period_s * env.rng.uniform(1 - jitter, 1 + jitter)
 
     async def _run(self) -> None:
+        monotonic = self._engine.env.monotonic
         while True:
             due = self._in(self._config.tick_s, 0.25)
-            await asyncio.sleep(due - self._engine.env.monotonic())
+            while (now := monotonic()) < due:
+                await self._sleep(min(due, self._due.presence) - now)
+                await self._publish_due()
             await self.tick()
+
+    async def _sleep(self, seconds: float) -> None:
+        """So long, or until the own presence has been stored from outside."""
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+
+    async def _publish_due(self) -> None:
+        if self._engine.env.monotonic() >= self._due.presence and self._presence is not None:
+            await self.publish_presence(self._presence)
 
     async def tick(self) -> None:
         """Do what is due now."""
@@ -152,8 +190,7 @@ class Maintenance:
         engine.keeper.presences.sweep(engine.env.utc())
         for contact in engine.table.silent(now, config.contact_ping_s, config.pings_per_tick):
             engine.probe(contact)
-        if now >= self._due.presence and self._presence is not None:
-            await self.publish_presence(self._presence)
+        await self._publish_due()
         if now >= self._due.restore:
             self._due.restore = self._in(config.restore_period_s, 0.1)
             await self._restore()

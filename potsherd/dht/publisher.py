@@ -37,6 +37,8 @@ class Reached:
     """Nodes that keep another key's record in this place."""
     rivals: int = 0
     """Nodes at which another key has asked for this place."""
+    refused: int = 0
+    """Nodes that do not keep it for another reason: no room, too far, not acceptable."""
 
 
 @dataclass
@@ -180,3 +182,5 @@ def _count(outcome: Reached, code: int) -> None:
         outcome.rivals += code == StoreCode.STORED_RIVAL
     elif code == StoreCode.TAKEN:
         outcome.taken += 1
+    else:
+        outcome.refused += 1

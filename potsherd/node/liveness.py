@@ -311,7 +311,7 @@ class PeerTable:
         together = {key for key in together if self._peers[key].away}
         there = sum(p.answered and not p.away for p in self._peers.values()) + len(together)
         frozen: Collection[bytes] = ()
-        if len(together) >= policy.together_min and len(together) > policy.share * there:
+        if self.together(len(together), there):
             frozen = together
         else:
             frozen = [key for key in together if self._whole_domain_left(key, together)]
@@ -444,6 +444,15 @@ class PeerTable:
         if peer.gone:
             return True
         return urgent and not self._isolated and self._is_lost(peer, urgent=True)
+
+    def silent(self, key: bytes) -> bool:
+        """Whether it has not answered its last heartbeat; it need not count as away yet."""
+        peer = self._peers.get(key)
+        return peer is not None and peer.fails > 0
+
+    def together(self, vanished: int, there: int) -> bool:
+        """Whether so many of `there` that vanish at once are too many to have left each for itself."""
+        return vanished >= self._freeze.together_min and vanished > self._freeze.share * there
 
     def frozen(self, key: bytes) -> bool:
         """Whether the node vanished together with others and its timer stands still."""

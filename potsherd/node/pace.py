@@ -37,6 +37,7 @@ _REPAIR = RepairSettings(
     partition_s=8.0,
     retry_s=15.0,
     settle_s=5.0,
+    reconsider_s=60.0,
     claims=_CLAIMS,
 )
 _AUDIT = AuditSettings(

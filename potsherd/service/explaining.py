@@ -28,7 +28,7 @@ async def explain(node: Node, prefix: str) -> dict[str, Any]:
     dropped = [d for d in await node.store.dropped() if d.segment_id == segment_id]
     found: dict[str, Any] = {
         "segment": segment_id.hex(),
-        "node": node.identity.key.hex(),
+        "key": node.identity.key.hex(),
         "held": False,
         "log": [{"date": date, "text": text} for date, text in lines],
         "dropped": [
@@ -92,14 +92,14 @@ async def _holders(node: Node, seen: Seen) -> list[dict[str, Any]]:
         rows.append(
             {
                 "index": entry.index,
-                "node": entry.node.hex(),
+                "key": entry.node.hex(),
                 "standing": standing.name.lower() if standing is not None else "released",
                 "doubt": doubt.name.lower() if doubt is not None else None,
                 "proven_at": proof.date if proof is not None else None,
                 "proven_row": proof.row if proof is not None else None,
             }
         )
-    return sorted(rows, key=lambda row: (row["index"], row["node"]))
+    return sorted(rows, key=lambda row: (row["index"], row["key"]))
 
 
 async def _places(node: Node, seen: Seen) -> list[dict[str, Any]] | None:
@@ -114,5 +114,5 @@ async def _places(node: Node, seen: Seen) -> list[dict[str, Any]] | None:
             return None
         order = [candidate.key for candidate in view.order(entry.index)]
         place = 1 + order.index(entry.node) if entry.node in order else None
-        rows.append({"index": entry.index, "node": entry.node.hex(), "place": place})
+        rows.append({"index": entry.index, "key": entry.node.hex(), "place": place})
     return rows

@@ -94,7 +94,7 @@ def test_stat_and_verify_prove_every_piece(cli: Cli, stored: str) -> None:
     assert (stat["live"], stat["n"], stat["survives"]) == (6, 6, 4)
     [segment] = stat["segments"]
     assert sorted(piece["index"] for piece in segment["pieces"]) == list(range(6))
-    assert len({piece["node"] for piece in segment["pieces"]}) == 6
+    assert len({piece["key"] for piece in segment["pieces"]}) == 6
     verified = cli("verify", stored, "--deep", "--json").object
     assert (verified["files"], verified["failures"]) == (5, [])
 

@@ -76,7 +76,7 @@ def there_and_back(cli: Cli, source: Path, back: Path) -> tuple[int, int]:
     assert used(cli) - before <= STORED_FACTOR_MAX * stat["stream_bytes"] * N / K
     numbers = {node["key"]: node["node"] for node in cli("lab", "status", "--json").objects}
     [entry] = [segment for segment in stat["segments"] if segment["entry"]]
-    dead = [str(numbers[p["node"]]) for p in entry["pieces"] if p["index"] < N // 3]
+    dead = [str(numbers[p["key"]]) for p in entry["pieces"] if p["index"] < N // 3]
     try:
         cli("lab", "kill", *dead)
         get = measured(cli, "get", source.name, back)

@@ -38,7 +38,7 @@ def node(cli: Cli, number: int) -> Cli:
 def holders(cli: Cli, name: str) -> dict[int, str]:
     """Index → key of the node that proves it."""
     [segment] = cli("stat", name, "--json").object["segments"]
-    return {piece["index"]: piece["node"] for piece in segment["pieces"] if piece["live"]}
+    return {piece["index"]: piece["key"] for piece in segment["pieces"] if piece["live"]}
 
 
 def numbers(cli: Cli) -> dict[str, int]:

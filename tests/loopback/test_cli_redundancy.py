@@ -18,7 +18,7 @@ def test_exit_codes_follow_the_redundancy(tmp_path: Path) -> None:
     with cli.lab(NODES):
         name = cli("put", source, "--k", "2", "--n", "6").out.strip()
         [segment] = cli("stat", name, "--json").object["segments"]
-        holders = {piece["index"]: piece["node"] for piece in segment["pieces"]}
+        holders = {piece["index"]: piece["key"] for piece in segment["pieces"]}
         numbers = {node["key"]: node["node"] for node in cli("lab", "status", "--json").objects}
         order = [str(numbers[holders[index]]) for index in range(NODES)]
         number = next(iter(numbers.values()))

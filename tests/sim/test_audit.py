@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from repair_town import HOUR, RepairTown, in_repair_town
 
-from potsherd.errors import IntegrityError, PotsherdError, RefusedError
+from potsherd.errors import IntegrityError, NotFoundError, PotsherdError, RefusedError
 from potsherd.node.audit.accusations import open_evidence
 from potsherd.node.audit.records import Accusation
 from potsherd.node.audit.settings import AuditSettings
 from potsherd.node.node import Node
 from potsherd.node.repair.doubts import Reason
+from potsherd.node.repair.plan import Standing
 from potsherd.node.testing import HandMade
 
 pytestmark = pytest.mark.slow
@@ -157,6 +158,55 @@ def test_silence_means_away_and_a_right_answer_is_no_evidence() -> None:
         for index, number in holders.items():
             if index != 3:
                 assert doubted(town, number, made) == set()
+
+    in_repair_town(8, scenario, settings=audited())
+
+
+def deny(node: Node) -> None:
+    """From now on this node says that it has nothing, and goes on signing that it has."""
+
+    async def read(
+        segment_id: bytes, index: int, runs: Sequence[tuple[int, int]]
+    ) -> tuple[bytes, list[bytes]]:
+        raise NotFoundError("nothing here")
+
+    node.store.read = read  # type: ignore[method-assign]
+
+
+async def audit(town: RepairTown, number: int, made: HandMade, index: int) -> bool:
+    """Have a node audit a shard as its roster names it now; whether it was proven."""
+    node = town.nodes[number]
+    held = await node.store.held(made.segment_id)
+    assert held is not None
+    seen = await node.caretaker.view.look(held)
+    [entry] = [e for e in seen.holding(Standing.LIVE) if e.index == index]
+    return await node.caretaker.auditing.auditor.audit(seen, entry)
+
+
+def test_an_auditor_whose_roster_is_old_accuses_nobody() -> None:
+    """The holder has let go, and nobody has heard of it yet; one that only denies is found out."""
+
+    async def scenario(town: RepairTown) -> None:
+        made, holders = await town.placed(6 * 3 * CELL, r=3)
+        await asyncio.sleep(HOUR)
+        left, liar, judge = (holders[index] for index in (0, 1, 2))
+        await town.nodes[left].store.drop(made.segment_id, "surplus", "for this test")
+        deny(town.nodes[liar])
+        assert not await audit(town, judge, made, 0)
+        assert doubted(town, judge, made) == set()
+        statistics = town.nodes[judge].status().upkeep.auditing
+        assert (statistics.audits.failed, statistics.audits.silent) == (0, 0)
+        assert not await audit(town, judge, made, 1)
+        assert doubted(town, judge, made) == {liar}
+        held = await town.nodes[judge].store.held(made.segment_id)
+        assert held is not None
+        seen = await town.nodes[judge].caretaker.view.look(held)
+        assert town.key(left) not in {e.node for e in seen.entries if e.held}
+        await asyncio.sleep(2 * HOUR)
+        print(town.journal())
+        for number in set(holders.values()) - {left}:
+            assert doubted(town, number, made) <= {liar}
+            assert not town.nodes[number].status().upkeep.auditing.accusations.refuted
 
     in_repair_town(8, scenario, settings=audited())
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from town import Town, in_town
 
+from potsherd.cli.retrieve import segment_rows
 from potsherd.crypto.signing import SigningKey
 from potsherd.datasets import keeping, operations
 from potsherd.datasets.context import Context
@@ -195,6 +196,9 @@ def test_stat_says_what_is_true(tmp_path: Path) -> None:
         await asyncio.sleep(60)
         report = await operations.stat(context, capability)
         less = report.as_json()
+        assert [row["pieces"] for row in segment_rows(report.health)] == [
+            segment["pieces"] for segment in less["segments"]
+        ], "stat and verify say the same of a piece"
         assert (less["state"], less["live"], less["away"]) == ("short", 6, 3)
         away = [p for p in less["segments"][0]["pieces"] if not p["live"]]
         assert {p["state"] for p in away} == {"away"}

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from repair_town import HOUR, REPAIR, RepairTown, in_repair_town
 
+from potsherd.node.repair.claiming import Overtaken
+from potsherd.node.repair.plan import repair_ranks
+
 
 def test_lost_indices_are_rebuilt_on_other_nodes() -> None:
     async def scenario(town: RepairTown) -> None:
@@ -112,6 +115,52 @@ def test_spare_nodes_that_join_later_complete_it() -> None:
     in_repair_town(10, scenario, running=7)
 
 
+def test_a_repair_that_was_begun_is_finished_although_enough_are_left_by_then() -> None:
+    """Three die together, two of their indices find a place; the third has to wait two hours for one.
+
+    By then eight are live, more than repair starts at, and the time of those who died together stands still.
+    """
+
+    async def scenario(town: RepairTown) -> None:
+        made, holders = await town.placed(20 * 4 * 32768, k=4, n=9, r=7)
+        await asyncio.sleep(HOUR)
+        for index in (0, 3, 6):
+            town.kill(holders[index])
+        await asyncio.sleep(4 * HOUR)
+        assert len(await town.holdings(made)) == 8, "nobody can take the ninth"
+        await town.start(11)
+        await asyncio.sleep(1.5 * HOUR)
+        print(town.journal())
+        assert sorted(await town.holdings(made)) == list(range(9))
+        await town.check(made)
+
+    in_repair_town(12, scenario, running=11)
+
+
+def test_of_two_that_begin_together_one_stops_with_its_next_batch() -> None:
+    """A stand-by was early; the first in rank, which had begun too, claims a moment later."""
+
+    async def scenario(town: RepairTown) -> None:
+        made, holders = await town.placed(5 * 3 * 32768)
+        await asyncio.sleep(HOUR)
+        keys = {town.key(number): number for number in holders.values()}
+        first, second = (town.nodes[keys[k]] for k in repair_ranks(made.segment_id, keys)[:2])
+        looks = []
+        for node in (first, second):
+            held = await node.store.held(made.segment_id)
+            assert held is not None
+            looks.append(await node.caretaker.view.look(held))
+        await second.caretaker.claiming.claim(looks[1], (0,), 0)
+        told = second.caretaker.claiming.progress(looks[1])
+        await told((0,), 0)
+        await first.caretaker.claiming.claim(looks[0], (0,), 0)
+        with pytest.raises(Overtaken):
+            await told((0,), 0)
+        await first.caretaker.claiming.progress(looks[0])((0,), 0)
+
+    in_repair_town(9, scenario)
+
+
 def test_a_source_that_lies_is_passed_over_and_counts_as_lost() -> None:
     async def scenario(town: RepairTown) -> None:
         made, holders = await town.placed(30 * 3 * 32768, r=7)
@@ -133,7 +182,13 @@ def test_a_source_that_lies_is_passed_over_and_counts_as_lost() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [5, 6])
+@pytest.mark.parametrize(
+    "seed",
+    [
+        *(3, 5, 6),
+        *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (1, 2, 4, *range(7, 13))),
+    ],
+)
 def test_half_the_nodes_cut_off_during_a_repair_cost_no_second_one(seed: int) -> None:
     """An hour of partition in mid-stream: at most 1.2 repairs of traffic, every index on one node."""
 

@@ -70,12 +70,13 @@ def test_what_is_missing_is_rebuilt_when_somebody_asks_and_explained(tmp_path: P
 async def _explained(town: RepairTown, segment_id: bytes) -> None:
     """The repairer knows from whom to whom, the new holders who brought their pieces."""
     texts = []
-    for node in town.nodes.values():
-        if await node.store.held(segment_id) is None:
-            continue
+    keepers = [n for n in town.nodes.values() if await n.store.held(segment_id) is not None]
+    for node in keepers:
         facts = await explain(node, segment_id.hex()[:12])
         assert facts["segment"] == segment_id.hex()
         assert len([h for h in facts["holders"] if h["standing"] == "live"]) == 6
+        assert {h["key"] for h in facts["holders"]} >= {n.identity.key.hex() for n in keepers}
+        assert facts["key"] == node.identity.key.hex()
         texts.append(_why_text(facts))
     everything = "\n".join(texts)
     print(everything)

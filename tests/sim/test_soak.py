@@ -31,6 +31,7 @@ def test_a_soak_of_some_hours(seed: int, tmp_path: Path) -> None:
     assert sum(report.happenings.values()) > 30
     assert report.least >= 2
     assert report.steps > 1000
+    assert report.audits > 10, "a run without audits shows nothing of them"
 
 
 def nightly_seeds() -> list[int]:

@@ -15,7 +15,7 @@ from potsherd.errors import PotsherdError
 from potsherd.node.audit.plan import Budget, due
 from potsherd.node.audit.settings import AuditSettings
 from potsherd.node.records import RosterEntry
-from potsherd.node.repair.checks import Checker
+from potsherd.node.repair.checks import Checker, Outdated
 from potsherd.node.repair.plan import Standing
 from potsherd.node.repair.view import Seen, View
 from potsherd.node.store import ShardStore
@@ -39,6 +39,8 @@ class AuditorStatistics:
     failed: int = 0
     silent: int = 0
     """Audits that were not answered."""
+    outdated: int = 0
+    """Audits of shards that their holders had let go of before; this node had not heard of it."""
     bytes: int = 0
     deferred: int = 0
     """Audits put off because the day's budget was spent."""
@@ -145,6 +147,10 @@ class Auditor:
         """One audit; whether the shard was proven. Silence counts as nothing."""
         try:
             passed = await self._checker.examine(seen.held, entry, row)
+        except Outdated as error:
+            _LOG.debug("nothing to audit at %s: %s", entry.node.hex()[:12], error)
+            self._count(outdated=1)
+            return False
         except PotsherdError as error:
             _LOG.debug("%s does not answer an audit: %s", entry.node.hex()[:12], error)
             self._count(silent=1)

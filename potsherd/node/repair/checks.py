@@ -20,17 +20,16 @@ from potsherd.node.repair.doubts import Doubt, Doubts, Reason
 from potsherd.node.repair.journal import Journal
 from potsherd.node.repair.plan import PlaceView, Standing
 from potsherd.node.repair.view import Seen, View
+from potsherd.node.rosters import SIGNATURE_SIZE, Rosters
 from potsherd.node.statements import open_read_answer
 from potsherd.node.store import Held, ShardStore
 from potsherd.node.store.audits import ProofRow
 from potsherd.ports import Env
 
-__all__ = ["Checker", "PlacesOf", "WrongAnswer"]
+__all__ = ["Checker", "Outdated", "PlacesOf", "WrongAnswer"]
 
 PROVE_TIMEOUT_S = 30.0
 """Seconds for a holder to prove one cell."""
-RECONSIDER_S = 86_400.0
-"""Seconds after which the place of a holder is judged once more."""
 CHECKS_PER_STEP = 16
 """Unchecked entries looked at in one step."""
 PROOFS_OF_MENDED = 3
@@ -52,6 +51,10 @@ class WrongAnswer(IntegrityError):  # noqa: N818 (names what was given)
         self.evidence = evidence
 
 
+class Outdated(PeerError):  # noqa: N818 (names what is the case)
+    """The holder has let go of the index since: it was our roster that was wrong, and is right now."""
+
+
 class Checker:
     """Checks entries that came up after the segment was settled, and proofs of others."""
 
@@ -66,8 +69,16 @@ class Checker:
         *,
         dial: Dial,
         places: PlacesOf,
+        rosters: Rosters,
+        roster_changed: Callable[[bytes], None],
         network_id: bytes,
+        reconsider_s: float,
     ) -> None:
+        """`roster_changed(segment id)`: a newer entry has come in; `reconsider_s`: after so many seconds the
+        place of a holder is judged once more."""
+        self._rosters = rosters
+        self._roster_changed = roster_changed
+        self._reconsider_s = reconsider_s
         self._network_id = network_id
         self.condemned = 0
         """Holders found wrong since start."""
@@ -87,8 +98,8 @@ class Checker:
     async def prove(self, held: Held, entry: RosterEntry, row: int | None = None) -> int:
         """Have a holder prove a cell, a random one unless `row` says which; its row.
 
-        Raises WrongAnswer when it gives wrong bytes or denies what it has signed, PeerError when it does
-        not answer.
+        Raises WrongAnswer when it gives wrong bytes or denies what it has signed, Outdated when it has let
+        go and says so, PeerError when it does not answer.
         """
         d = held.descriptor
         row = self._env.rng.randrange(d.rows) if row is None else row
@@ -99,11 +110,39 @@ class Checker:
         except TimeoutError:
             raise PeerError("no proof in time") from None
         except NotFoundError:
+            await self._hear_newest(held, entry)
             raise WrongAnswer("the node does not have what it has signed for", row) from None
         except IntegrityError as error:  # it says so itself, or its answer is no answer
             raise WrongAnswer(str(error), row) from None
         await self._judge(held, entry, got)
         return row
+
+    async def _hear_newest(self, held: Held, entry: RosterEntry) -> None:
+        """It denies what our roster says of it, and our roster may be old: what is its newest entry?
+
+        Raises Outdated when that says otherwise, PeerError when it does not answer; returns when it stands
+        by the entry or says nothing that counts.
+        """
+        known = await self._store.roster(held.segment_id)
+        said = next((d for d in known if RosterEntry.decode(d[SIGNATURE_SIZE:]) == entry), None)
+        if said is None:
+            raise Outdated("the roster has changed meanwhile")
+        try:
+            async with asyncio.timeout(PROVE_TIMEOUT_S):
+                peer = await self._dial(entry.node, held.descriptor.placement_key)
+                data = await peer.confirm(said)
+        except TimeoutError:
+            raise PeerError("no answer in time") from None
+        except (IntegrityError, NotFoundError):
+            return
+        newest = RosterEntry.decode(data[SIGNATURE_SIZE:])
+        if newest.held and newest.index == entry.index:
+            return
+        text = f"index {entry.index} at {entry.node.hex()[:16]} is there no more, as it says itself"
+        self._journal.note(self._env.utc(), held.segment_id, text)
+        if await self._rosters.merge(held, [(data, None)]):
+            self._roster_changed(held.segment_id)
+        raise Outdated("the node has let go of the shard")
 
     async def _judge(self, held: Held, entry: RosterEntry, got: CellAnswer) -> None:
         """The bytes first, then the signature under them."""
@@ -213,7 +252,7 @@ class Checker:
 
     async def _reconsider(self) -> None:
         """Pools change: a place that was wrong may be right by now."""
-        before = self._env.utc() - RECONSIDER_S
+        before = self._env.utc() - self._reconsider_s
         misplaced = [d for d in self._doubts.of(Reason.MISPLACED) if d.date <= before]
         for doubt in misplaced[:CHECKS_PER_STEP]:
             await self._doubts.add(

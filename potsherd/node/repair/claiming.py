@@ -112,8 +112,12 @@ class Claiming:
         signed = claim.signed(self._key.sign, self._identity.network_id)
         self._offer(seen, claim, signed)
         await self._gossip.ask_all(seen, partial(self._tell, seen, signed))
+        if indices:
+            self._check_standing(segment_id)
+
+    def _check_standing(self, segment_id: bytes) -> None:
         standing = self.standing(segment_id)
-        if indices and standing is not None and standing.repairer != own:
+        if standing is not None and standing.repairer != self._identity.key:
             raise Overtaken(f"{standing.repairer.hex()[:16]} repairs this segment")
 
     async def end(self, seen: Seen) -> None:
@@ -130,6 +134,7 @@ class Claiming:
 
         async def told(indices: Sequence[int], rows: int) -> None:
             nonlocal told_at
+            self._check_standing(seen.held.segment_id)
             now = self._env.monotonic()
             if now - told_at >= pause:
                 told_at = now

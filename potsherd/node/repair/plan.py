@@ -99,16 +99,17 @@ def assess(
     n: int,
     r: int,
     raised: int = 0,
+    urgent: bool = False,
     standing: Callable[[RosterEntry, bool], Standing],
 ) -> Health:
     """Judge a segment. `raised`: highest `repair_below` of its leases; `standing(entry, urgent)`.
 
-    First without urgency; if few are live, once more with it.
+    First without urgency; if few are live, once more with it; with `urgent` only so.
     """
     held = [e for e in entries if e.held and e.index < n]
     wanted = min(n, max(r, raised))
-    health = _judge(held, k, n, wanted, lambda entry: standing(entry, False))
-    if health.urgent:
+    health = _judge(held, k, n, wanted, lambda entry: standing(entry, urgent))
+    if health.urgent and not urgent:
         health = _judge(held, k, n, wanted, lambda entry: standing(entry, True))
     return health
 

@@ -90,6 +90,9 @@ class _Need:
     backoff_s: float = 0.0
     unfinished: int = 0
     """Passes that left indices on their way: they are finished, whatever the threshold says."""
+    urgent: bool = False
+    """Begun when few were left: those who were given up then, before their frozen time was over, stay so until it
+    is finished; else each new shard would make the others seem less missing."""
     task: asyncio.Task[None] | None = None
     asked: float = float("-inf")
     """When somebody asked for it last."""
@@ -252,8 +255,8 @@ class Repairer:
         return self._pause_s()
 
     async def _look(self, held: Held) -> Seen:
-        seen = await self._view.look(held)
         need = self._needs.get(held.segment_id)
+        seen = await self._view.look(held, urgent=need is not None and need.urgent)
         rest = seen.health.missing or not self._calm()
         unfinished = need is not None and need.unfinished > 0 and rest
         hopeless = not seen.wanted or self._encodings.is_bad(held.segment_id)
@@ -300,9 +303,10 @@ class Repairer:
         if not seen.health.is_readable or self._waits_for_partition(seen):
             return False
         claim = self._claiming.standing(segment_id)
-        if claim is not None:
-            return claim.repairer == self._me
-        rank = self._claiming.rank(seen)(self._me)
+        if claim is not None and claim.repairer != self._me:
+            need.since = now  # when it ends, the ranks wait for one another anew
+            return False
+        rank = 0 if claim is not None else self._claiming.rank(seen)(self._me)
         return now - need.since >= rank * self._settings.standby_s
 
     # partitions
@@ -326,9 +330,15 @@ class Repairer:
     def _waits_for_partition(self, seen: Seen) -> bool:
         return self._partitioned() and not seen.health.urgent
 
-    def _patience_s(self) -> float:
+    def _patience_s(self, sources: Sequence[bytes], targets: int, silent: int) -> float:
+        """How long a repair waits: `sources` were there when it began, `silent` of its targets do not answer.
+
+        Heartbeats tell of a cut cable only when those watched count as away, and targets are not watched.
+        """
         self._note_partition()
-        return self._settings.partition_s if self._partitioned() else self._settings.patience_s
+        vanished = silent + sum(map(self._peers.silent, sources))
+        torn = self._partitioned() or self._peers.together(vanished, len(sources) + targets)
+        return self._settings.partition_s if torn else self._settings.patience_s
 
     # one segment
 
@@ -358,7 +368,7 @@ class Repairer:
 
     async def _repair(self, held: Held, need: _Need) -> bool:
         """Ask the others, claim, rebuild, tell; whether nothing is missing any more."""
-        seen = await self._prepare(held)
+        seen = await self._prepare(held, urgent=need.urgent)
         begin = seen.health.needs_repair or (need.unfinished > 0 and bool(seen.health.missing))
         if not begin or not seen.wanted:
             return True
@@ -368,9 +378,13 @@ class Repairer:
             need.trouble = f"{len(seen.health.missing)} indices missing, and no node to take one"
             self._note(held, need.trouble)
             return False
+        claim = self._claiming.standing(held.segment_id)
+        if claim is not None and claim.repairer != self._me:
+            raise Overtaken("somebody else has begun meanwhile")
         self._count(passes=1)
         try:
             await self._claiming.claim(seen, missing, 0)
+            need.urgent |= seen.health.urgent
             need.unfinished = need.unfinished - 1 if need.unfinished else UNFINISHED_PASSES
             result = await self._work(seen, view, missing)
             await self._finish(seen, result)
@@ -380,16 +394,16 @@ class Repairer:
         await self._claiming.end(seen)
         return not result.failed and len(missing) == len(seen.health.missing)
 
-    async def _prepare(self, held: Held) -> Seen:
+    async def _prepare(self, held: Held, *, urgent: bool) -> Seen:
         """What the other holders know: their rosters, when they last saw those that seem lost."""
-        seen = await self._view.look(held)
+        seen = await self._view.look(held, urgent=urgent)
         lost = [e.node for e in seen.entries if e.held and self._peers.lost(e.node, urgent=True)]
         await self._gossip.ask_all(seen, partial(self._ask_about, held, lost[:LAST_SEEN_MAX]))
-        seen = await self._view.look(held)
+        seen = await self._view.look(held, urgent=urgent)
         for entry in seen.holding(Standing.UNKNOWN):
             if seen.standings[entry.node] is Standing.UNKNOWN:
                 await self._checker.check_one(held.segment_id, entry.node)
-        return await self._view.look(held)
+        return await self._view.look(held, urgent=urgent)
 
     async def _ask_about(self, held: Held, lost: Sequence[bytes], node: bytes) -> None:
         await self._reconciler.compare(node, [held])
@@ -408,8 +422,10 @@ class Repairer:
         entries = [e for e in seen.holding(Standing.AWAY) if e.node != self._me]
         sources = [Holder(e.index, e.node, self._address_of(e.node)) for e in entries]
         last = [e.node for e in seen.entries if seen.standings.get(e.node) is Standing.AWAY]
+        there = [e.node for e in seen.holding(Standing.LIVE) if e.node != self._me]
+        patience_s = partial(self._patience_s, there, len(missing))
         tools = WorkTools(
-            self._env, self._session, self._store, self._limiter, self._key, self._patience_s
+            self._env, self._session, self._store, self._limiter, self._key, patience_s
         )
         work = RepairWork(
             tools,

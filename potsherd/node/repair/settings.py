@@ -32,6 +32,8 @@ class RepairSettings:
     settle_s: float = 600.0
     """Seconds after which a second copy of an index counts as surplus, and after which entries about
     a segment that is held here are checked before they count."""
+    reconsider_s: float = 86_400.0
+    """Seconds after which the place of a holder that stood in the wrong one is judged once more."""
     bytes_per_s: float = 4 * 2**20
     """Bytes that repairs of this node may move, in and out together."""
     repairs_parallel: int = 2

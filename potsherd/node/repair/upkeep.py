@@ -87,6 +87,9 @@ class Upkeep:
             dial=self._dial,
             places=self.places.view,
             network_id=session.identity.network_id,
+            rosters=rosters,
+            roster_changed=self._roster_changed,
+            reconsider_s=settings.repair.reconsider_s,
         )
         gossip = Gossip(me)
         limiter = Limiter(env, settings.repair.bytes_per_s)

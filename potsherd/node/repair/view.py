@@ -68,8 +68,9 @@ class View:
         alive = self._peers.alive(entry.node, self._env.monotonic())
         return Standing.LIVE if alive else Standing.AWAY
 
-    async def look(self, held: Held) -> Seen:
-        """Judge a segment that is held here. Raises StorageError."""
+    async def look(self, held: Held, *, urgent: bool = False) -> Seen:
+        """Judge a segment that is held here; `urgent`: also against those whose timers stand still, as if few
+        were left. Raises StorageError."""
         entries = tuple(await self._rosters.entries(held.segment_id))
         kept = await self._store.kept(held.segment_id)
         leases = kept.leases if kept is not None else ()
@@ -80,8 +81,10 @@ class View:
             n=descriptor.n,
             r=descriptor.r,
             raised=max((state.lease.repair_below for state in leases), default=0),
+            urgent=urgent,
             standing=self.standing,
         )
-        standings = {e.node: self.standing(e, health.urgent) for e in entries if e.held}
+        judged_so = urgent or health.urgent
+        standings = {e.node: self.standing(e, judged_so) for e in entries if e.held}
         wanted = kept is not None and is_wanted(kept, self._env.utc())
         return Seen(held, health, entries, wanted, standings)

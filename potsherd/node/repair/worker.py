@@ -66,8 +66,9 @@ class WorkTools:
     store: ShardStore
     limiter: Limiter
     key: SigningKey
-    patience_s: Callable[[], float]
-    """How long to wait for somebody who has stopped answering, as things are now."""
+    patience_s: Callable[[int], float]
+    """How long to wait for somebody who has stopped answering, as things are now; the argument: how many
+    targets have."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class _Target:
     """Leaves of what was sent; None when somebody else has sent the beginning."""
     entry: bytes | None = None
     dropped: bool = False
+    silent: bool = False
+    """It did not take what was sent last."""
     refused: set[bytes] = field(default_factory=set)
 
     @property
@@ -148,6 +151,9 @@ class RepairWork:
         done = [(t.entry, t.candidate.address) for t in self._targets if t.entry and t.candidate]
         failed = tuple(t.index for t in self._targets if t.entry is None)
         return Repaired(tuple(done), failed, dict(self._reader.wrong))
+
+    def _patience_s(self) -> float:
+        return self._tools.patience_s(sum(target.silent for target in self._targets))
 
     @property
     def own_is_good(self) -> bool:
@@ -237,7 +243,7 @@ class RepairWork:
         """The missing cells of these rows; waits for sources as long as patience lasts."""
         end, size = first + count, self._descriptor.cell_size
         wanted = [t.index for t in self._targets if t.open and first <= t.rows < end]
-        waiting = _Patience(self._env, self._tools.patience_s)
+        waiting = _Patience(self._env, self._patience_s)
         own = await self._own(first, count)
         fetched = (self._descriptor.k - len(own)) * count * size
         await self._tools.limiter.take(fetched + len(wanted) * count * size)
@@ -267,7 +273,7 @@ class RepairWork:
     async def _send(self, target: _Target, column: bytes) -> None:
         """Bring one batch to a target; waits for one that does not answer as long as patience lasts."""
         size, first = self._descriptor.cell_size, self._row
-        waiting = _Patience(self._env, self._tools.patience_s)
+        waiting = _Patience(self._env, self._patience_s)
         while target.open:
             start = target.rows - first
             part = memoryview(column)[start * size :]
@@ -275,8 +281,10 @@ class RepairWork:
                 return
             try:
                 await self._push(target, part)
+                target.silent = False
                 return
             except PotsherdError:
+                target.silent = True
                 if not await waiting.pause() or not await self._reopen(target):
                     target.dropped = True
 
@@ -327,7 +335,7 @@ class RepairWork:
     async def _commit(self, target: _Target) -> None:
         """Make it a shard. One whose beginning came from elsewhere and is wrong is sent again next time."""
         lease = await self._tools.store.provisional_lease(self._held.segment_id) or b""
-        waiting = _Patience(self._env, self._tools.patience_s)
+        waiting = _Patience(self._env, self._patience_s)
         while target.open and target.peer is not None:
             try:
                 target.entry = await target.peer.commit(

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from potsherd.datasets.library import Library
 from potsherd.datasets.operations import Context, PutOptions
 from potsherd.datasets.storing import Desk
 from potsherd.errors import PotsherdError
+from potsherd.node.audit.settings import AuditSettings
+from potsherd.node.repair.doubts import Reason
+from potsherd.node.store import files
 from potsherd.ports import Rng
 from potsherd.simulations.world.deceit import Deceit
 from potsherd.simulations.world.observer import BrokenPromise, Observer
@@ -41,6 +44,8 @@ STEP_S = 60.0
 JOURNAL_MAX = 10_000
 """Lines kept of what was done."""
 DATASET_BYTES_MAX = 600_000
+AUDIT_ROUNDS = 12
+"""Times in a period of audit that a node looks for audits that are due."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class SoakPlan:
     away_share: float = 0.3
     """At most this share of the nodes is asleep, down or unplugged at a time."""
     liars_max: int = 1
+    audit_period_s: float = 3 * HOUR
+    """Each shard is audited once in so long: a run of some hours has to see audits."""
     datasets_max: int = 8
     loss: float = 0.005
     duplication: float = 0.005
@@ -76,10 +83,20 @@ class SoakPlan:
         )
 
     @property
+    def audit(self) -> AuditSettings:
+        """The timers of audit that follow from its period."""
+        return AuditSettings(
+            period_s=self.audit_period_s, round_s=self.audit_period_s / AUDIT_ROUNDS
+        )
+
+    @property
     def command(self) -> str:
         """What runs it again."""
         quick = " --quick" if self.nodes == SoakPlan.quick(0).nodes else ""
-        return f"potsherd simulate world --seed {self.seed} --until {self.until_s:.0f}s{quick}"
+        audits = f" --audits {self.audit_period_s:.0f}s"
+        return (
+            f"potsherd simulate world --seed {self.seed} --until {self.until_s:.0f}s{quick}{audits}"
+        )
 
 
 @dataclass
@@ -98,6 +115,10 @@ class SoakReport:
     """While too many were away; wrong bytes are never a failed read but a broken promise."""
     repaired: int = 0
     """Indices that repairs brought to new holders, by nodes that still ran at the end."""
+    audits: int = 0
+    """Audits passed, by nodes that still ran at the end."""
+    audits_failed: int = 0
+    """Audits that were answered wrongly, by the same."""
     least: int = 0
     """Fewest distinct good indices that an acknowledged segment ever had."""
     steps: int = 0
@@ -133,7 +154,7 @@ def run(plan: SoakPlan, folder: Path, *, log_file: Path | None = None) -> SoakRe
 class _Soak:
     def __init__(self, world: World, plan: SoakPlan, folder: Path, report: SoakReport) -> None:
         self.world, self.plan, self.folder, self.report = world, plan, folder, report
-        settings = replace(FAST, quota_bytes=plan.quota_bytes)
+        settings = replace(FAST, quota_bytes=plan.quota_bytes, audit=plan.audit)
         self.town = NodeTown(world, settings, sites=plan.nodes_max // 2)
         self.observer = Observer(world)
         self.rng: Rng = world.rng("soak")
@@ -147,6 +168,8 @@ class _Soak:
         self._skewed: Counter[str] = Counter()
         """Nodes whose calendar is off: nobody has to believe their dates, or they those of others."""
         self._torn = False
+        self._rotted: set[tuple[str, bytes]] = set()
+        """(node, segment) whose shard was damaged once: it may be found wrong until it is proven again."""
 
     # --- the run -----------------------------------------------------------------------------------
 
@@ -177,6 +200,20 @@ class _Soak:
             raise BrokenPromise("; ".join(self.observer.broken))
         if self._failed.done():
             self._failed.result()
+        for wrong in self._wronged():
+            raise BrokenPromise(wrong)
+
+    def _wronged(self) -> Iterator[str]:
+        """Right shards that an honest node has found wrong."""
+        for judge in self.town.running():
+            if self.town.lies(judge):
+                continue
+            for doubt in self.town.node(judge).caretaker.doubts.of(Reason.WRONG):
+                name = self.town.name_of(doubt.node)
+                if name is None or self.town.lies(name) or (name, doubt.segment_id) in self._rotted:
+                    continue
+                short = doubt.segment_id.hex()[:12]
+                yield f"{judge} has found the right shard of {short} at {name} wrong"
 
     async def _happen(self) -> None:
         weights = self._possible()
@@ -377,6 +414,9 @@ class _Soak:
         path, offset = self.world.rot(name, "shards")
         self._note(f"{name} rots: {path} at {offset}")
         self.observer.rotted(name, path)
+        segment_id = files.segment_of(path)
+        if segment_id is not None:
+            self._rotted.add((name, segment_id))
 
     async def _clock(self) -> None:
         name = self._victim()
@@ -532,4 +572,7 @@ class _Soak:
         report.steps = observer.steps
         report.least = min(observer.least.values(), default=0)
         nodes = [self.town.node(name) for name in self.town.running()]
-        report.repaired = sum(node.status().upkeep.repairer.repaired for node in nodes)
+        upkeeps = [node.status().upkeep for node in nodes]
+        report.repaired = sum(upkeep.repairer.repaired for upkeep in upkeeps)
+        report.audits = sum(upkeep.auditing.audits.passed for upkeep in upkeeps)
+        report.audits_failed = sum(upkeep.auditing.audits.failed for upkeep in upkeeps)

@@ -34,7 +34,7 @@ def facts() -> dict[str, Any]:
     holders = [
         {
             "index": index,
-            "node": f"{index}" * 64,
+            "key": f"{index}" * 64,
             "standing": "live",
             "doubt": None,
             "proven_at": DAY if index else None,
@@ -55,7 +55,7 @@ def facts() -> dict[str, Any]:
         "repair_rank": 2,
         "bad_encoding": False,
         "holders": holders,
-        "places": [{"index": 1, "node": "1" * 64, "place": 4}],
+        "places": [{"index": 1, "key": "1" * 64, "place": 4}],
         "dropped": [{"index": 2, "date": DAY, "reason": "surplus", "detail": "kept\nelsewhere"}],
         "log": [{"date": 2 * DAY, "text": "index 0 was brought\x1b here"}],
     }

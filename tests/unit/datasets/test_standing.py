@@ -8,6 +8,7 @@ import pytest
 
 from potsherd.datasets.health import GONE_S, Health, SegmentHealth, ShardHealth
 from potsherd.datasets.standing import spread_of, state_of
+from potsherd.ports import Address
 
 
 def shard(
@@ -38,6 +39,19 @@ def test_states_of_a_piece() -> None:
     assert shard(0, live=False, ago=int(GONE_S) - 1).state == "away"
     assert shard(0, live=False, ago=int(GONE_S)).state == "gone"
     assert shard(0, live=False, trouble="wrong bytes: y", ago=10**9).state == "wrong"
+
+
+def test_what_json_says_of_a_piece() -> None:
+    piece = replace(shard(3, node=9), address=Address("2001:db8::1", 4800))
+    assert piece.facts() == {
+        "index": 3,
+        "key": "09" * 32,
+        "address": "2001:db8::1:4800",
+        "live": True,
+        "state": "live",
+        "seen_ago_s": None,
+        "trouble": "",
+    }
 
 
 def test_a_silent_node_whose_piece_another_one_proves_is_replaced() -> None:

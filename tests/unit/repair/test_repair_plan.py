@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +36,7 @@ def entry(index: int, node: int, held: bool = True) -> RosterEntry:
 def health(standings: dict[tuple[int, int], Standing], **more: int):  # type: ignore[no-untyped-def] # Health
     entries = [entry(index, node) for index, node in standings]
     by_node = {key(node): s for (_, node), s in standings.items()}
-    facts = {"k": 3, "n": 7, "r": 5, **more}
+    facts: dict[str, Any] = {"k": 3, "n": 7, "r": 5, **more}
     return assess(entries, **facts, standing=lambda e, _: by_node[e.node])
 
 
