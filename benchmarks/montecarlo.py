@@ -151,10 +151,11 @@ def in_fresh_process(engine: str, given: Scenario) -> dict[str, Any]:
 
 def runs(quick: bool) -> Iterator[tuple[str, Scenario]]:
     """Small ones that all engines can do, then large ones."""
-    small = scenario(5000, 5000, 10.0, n=9)
-    if importlib.util.find_spec("simpy"):
-        yield "simpy", small
-    yield "numpy", small
+    small, dense = scenario(5000, 5000, 10.0, n=9), scenario(1000, 50_000, 1.0, n=9)
+    for given in (small, dense):  # 9 and 450 shards a node: arrays pay where many come together
+        if importlib.util.find_spec("simpy"):
+            yield "simpy", given
+        yield "numpy", given
     compiled = importlib.util.find_spec("numba") is not None
     if compiled:
         yield "compiled", small

@@ -11,7 +11,7 @@ from potsherd.cli.context import JsonFlag, begin
 
 if TYPE_CHECKING:
     from potsherd.cli.output import Output
-    from potsherd.durability.long_run import Code
+    from potsherd.durability.segment import Code
     from potsherd.simulations.planner.evaluation import Plan
     from potsherd.simulations.planner.prices import Prices
     from potsherd.simulations.planner.question import Question
@@ -125,7 +125,7 @@ def _read(trace: Path | None) -> Trace | None:
 
 def _code(text: str | None) -> Code | None:
     """`10,30,20`."""
-    from potsherd.durability.long_run import Code
+    from potsherd.durability.segment import Code
     from potsherd.errors import UsageError
 
     if text is None:

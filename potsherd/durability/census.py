@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from potsherd.durability.binomial import at_least
+from potsherd.durability.spread import Spread
 from potsherd.durability.uncertainty import Rate, Share
 from potsherd.errors import UsageError
 
@@ -120,10 +120,11 @@ class SegmentCensus:
             gone += 1
         return gone - 1
 
-    def domain_counts(self) -> tuple[int, ...]:
-        """Shards in each failure domain that holds at least two, most first; equal domains once.
+    def spread(self) -> Spread:
+        """How many shards each failure domain holds that holds at least two, as it will be with all n.
 
-        As it will be with all n: repair spreads what is missing like what is there.
+        Repair spreads what is missing like what is there. Equal domains count once. Of domains that overlap (an
+        operator's two sites) those are *apart* that hold most shards without having one in common.
         """
         members: dict[Hashable, set[int]] = {}
         there = {i: shard for i, shard in self.best().items() if shard.state != "gone"}
@@ -131,13 +132,31 @@ class SegmentCensus:
             for domain in shard.domains:
                 members.setdefault(domain, set()).add(index)
         distinct = {frozenset(indices) for indices in members.values() if len(indices) > 1}
-        whole = (math.ceil(len(indices) * self.n / len(there)) for indices in distinct)
-        return tuple(sorted(whole, reverse=True))
+        families: list[list[frozenset[int]]] = []
+        for indices in sorted(distinct, key=lambda d: (-len(d), sorted(d))):
+            room = (f for f in families if not any(indices & other for other in f))
+            family = next(room, None)
+            if family is None:
+                families.append(family := [])
+            family.append(indices)
+        families.sort(key=lambda f: -sum(map(len, f)))
+        grown = [_grown([len(d) for d in f], len(there), self.n) for f in families]
+        return Spread(grown[0] if grown else (), tuple(sorted(sum(grown[1:], ()), reverse=True)))
 
     def readable(self) -> float:
         """P(at least k of the holders that are not gone are online at a moment), from availabilities."""
         up = [s.availability for s in self.best().values() if s.state != "gone"]
         return at_least(self.k, up)
+
+
+def _grown(counts: list[int], there: int, n: int) -> tuple[int, ...]:
+    """Shards of domains when `there` shards become n: in proportion, the largest remainders rounded up."""
+    whole = [count * n // there for count in counts]
+    short = round(sum(counts) * n / there) - sum(whole)
+    ahead = sorted(range(len(counts)), key=lambda i: (-(counts[i] * n % there), i))
+    for i in ahead[:short]:
+        whole[i] += 1
+    return tuple(sorted(whole, reverse=True))
 
 
 @dataclass(frozen=True)

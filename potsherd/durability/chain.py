@@ -6,9 +6,8 @@ n: "batch", all missing shards at once at `repair_rate` (Giroire, Monteiro, Pere
 memory: between the trigger and n it matters whether repair has begun. Which of them is meant changes the
 result by orders of magnitude, as does live < trigger against live <= trigger.
 
-*Shocks* take many at once: a failure domain that holds c of the n shards fails at a rate of its own, and every
-live shard in it is lost. Which of the live ones lie there is taken as drawn at random (hypergeometric), domains
-as independent of each other.
+Failure domains, which take several shards at one moment, are in `potsherd.durability.segment`; without them that is
+this chain with batch repair (tests compare the two).
 
 The arithmetic is that of `potsherd.durability.absorbing`: right to 1e-8 relative and better, also where the loss
 is 1e-25.
@@ -17,30 +16,21 @@ is 1e-25.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from potsherd.durability.absorbing import (
     LOST,
     Rates,
     loss_probabilities,
-    lost_within,
-    matrix_of,
     mean_time,
     stationary,
 )
 from potsherd.errors import UsageError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-__all__ = ["Chain", "Family", "Repair", "Shock", "Traffic"]
+__all__ = ["Chain", "Repair", "Traffic"]
 
 Repair: TypeAlias = Literal["batch", "parallel", "serial"]
-Shock: TypeAlias = tuple[int, float]
-"""A failure domain of a segment: how many of the n shards it holds, and how often a year it fails."""
 Traffic: TypeAlias = tuple[float, float, float]
 """Per year in the long run: repair passes, shards made anew, and data moved in sizes of the segment's content."""
 _State: TypeAlias = tuple[int, bool]  # live shards, repair under way
@@ -60,8 +50,6 @@ class Chain:
         loss_rate: float,
         repair_rate: float,
         repair: Repair = "batch",
-        *,
-        shocks: Iterable[Shock] = (),
     ) -> None:
         """Raises UsageError that names the field that makes no sense."""
         if not 1 <= k <= n:
@@ -70,14 +58,9 @@ class Chain:
             raise UsageError(f"n = {n}: more than {SHARDS_MAX}")
         if not 0 <= trigger <= n:
             raise UsageError(f"trigger = {trigger}: not from 0 to n")
-        self.shocks = tuple(shocks)
-        rates = [("loss_rate", loss_rate), ("repair_rate", repair_rate)]
-        for name, rate in rates + [("rate of a shock", rate) for _, rate in self.shocks]:
+        for name, rate in (("loss_rate", loss_rate), ("repair_rate", repair_rate)):
             if not (math.isfinite(rate) and rate >= 0):
                 raise UsageError(f"{name} = {rate}: not a finite rate of 0 or more")
-        for count, _ in self.shocks:
-            if not 0 <= count <= n:
-                raise UsageError(f"a shock to {count} of {n} shards: not from 0 to n")
         if repair not in _KINDS:
             raise UsageError(f"repair = {repair!r}: not one of {', '.join(_KINDS)}")
         self.n, self.k, self.trigger = n, k, trigger
@@ -95,7 +78,7 @@ class Chain:
     def __repr__(self) -> str:
         return (
             f"Chain(n={self.n}, k={self.k}, trigger={self.trigger}, loss_rate={self.loss_rate},"
-            f" repair_rate={self.repair_rate}, repair={self.repair!r}, shocks={self.shocks})"
+            f" repair_rate={self.repair_rate}, repair={self.repair!r})"
         )
 
     @property
@@ -112,19 +95,16 @@ class Chain:
     def _batch_mean_time(self) -> float:
         """Without a table: from i live shards it takes A_i + (1 − C_i) T_n, where everything falls but a repair.
 
-        C_i, the chance to be lost before a repair, is a sum of products: nothing is subtracted.
+        C_i, the chance to be lost before a repair, is a product: nothing is subtracted.
         """
-        took, lost = dict.fromkeys(range(self.k), 0.0), dict.fromkeys(range(self.k), 1.0)
+        took, lost = 0.0, 1.0
         for live in range(self.k, self.n + 1):
-            falls = [(live - 1, live * self.loss_rate), *self._shocked(live)]
-            up = self.repair_rate if live < self.trigger else 0.0
-            total = math.fsum(rate for _, rate in falls) + up
+            falls = live * self.loss_rate
+            total = falls + (self.repair_rate if live < self.trigger else 0.0)
             if total == 0:
                 return math.inf
-            below = [(max(fewer, self.k - 1), rate) for fewer, rate in falls]
-            took[live] = (1 + math.fsum(rate * took[i] for i, rate in below)) / total
-            lost[live] = math.fsum(rate * lost[i] for i, rate in below) / total
-        return took[self.n] / lost[self.n] if lost[self.n] else math.inf
+            took, lost = (1 + falls * took) / total, falls * lost / total
+        return took / lost if lost else math.inf
 
     def loss_probability(self, years: float, live: int | None = None) -> float:
         """Chance that within `years` there is a moment with fewer than k live shards.
@@ -153,7 +133,7 @@ class Chain:
         A batch pass reads k − 1 shards (the repairer has its own) and sends x rebuilt ones; with parallel and
         serial repair each shard is a pass.
         """
-        if self.repair == "batch" and not self.shocks and self.loss_rate > 0:
+        if self.repair == "batch" and self.loss_rate > 0:
             return self._batch_traffic()
         shares = stationary(self._rates, (self.n, False), self._order)
         passes = shards = moved = 0.0
@@ -207,10 +187,9 @@ class Chain:
 
     def _leaving(self, state: _State) -> dict[_State, float]:
         live, repairing = state
-        leaving: dict[_State, float] = {}
-        for fewer, rate in [(live - 1, live * self.loss_rate), *self._shocked(live)]:
-            to = LOST if fewer < self.k else (fewer, repairing or fewer < self.trigger)
-            leaving[to] = leaving.get(to, 0.0) + rate
+        fewer = live - 1
+        to = LOST if fewer < self.k else (fewer, repairing or fewer < self.trigger)
+        leaving = {to: live * self.loss_rate}
         if repairing:
             if self.repair == "batch":
                 up, rate = (self.n, False), self.repair_rate
@@ -219,58 +198,3 @@ class Chain:
                 rate = self.repair_rate * (self.n - live if self.repair == "parallel" else 1)
             leaving[up] = leaving.get(up, 0.0) + rate
         return leaving
-
-    def _shocked(self, live: int) -> list[tuple[int, float]]:
-        """(live shards left, rate) of every number of live shards that a domain can take along."""
-        found: list[tuple[int, float]] = []
-        for count, rate in self.shocks:
-            ways = math.comb(self.n, live)
-            for hit in range(max(1, count + live - self.n), min(count, live) + 1):
-                chance = math.comb(count, hit) * math.comb(self.n - count, live - hit) / ways
-                found.append((live - hit, rate * chance))
-        return found
-
-
-class Family:
-    """Chains of one shape whose rates differ: all their chances of loss in one sweep.
-
-    Rates enter the table linearly, so three tables, one for each kind of rate, make all of them.
-    """
-
-    def __init__(
-        self, n: int, k: int, trigger: int, repair: Repair = "batch", domains: Iterable[int] = ()
-    ) -> None:
-        """`domains`: shards in each failure domain. Raises UsageError as `Chain` does."""
-        self.n, self.k, self.trigger = n, k, trigger
-        domains = tuple(domains)
-        whole = Chain(n, k, trigger, 1.0, 1.0, repair, shocks=[(c, 1.0) for c in domains])
-        self._states = list(whole._rates)
-        parts = (
-            Chain(n, k, trigger, 1.0, 0.0, repair),
-            Chain(n, k, trigger, 0.0, 1.0, repair),
-            Chain(n, k, trigger, 0.0, 0.0, repair, shocks=[(c, 1.0) for c in domains]),
-        )
-        self._parts = [self._matrix(part) for part in parts]
-
-    def _matrix(self, chain: Chain) -> NDArray[np.float64]:
-        table: Rates[_State] = {state: chain._leaving(state) for state in self._states}
-        return matrix_of(table)
-
-    def loss_probabilities(
-        self,
-        loss_rates: NDArray[np.float64],
-        repair_rates: NDArray[np.float64],
-        domain_rates: NDArray[np.float64],
-        years: float,
-    ) -> NDArray[np.float64]:
-        """By chain and number of live shards to begin with, 0 … n; 1 where there are fewer than k."""
-        import numpy as np
-
-        given = (loss_rates, repair_rates, domain_rates)
-        matrices = sum(
-            rates[:, None, None] * part for rates, part in zip(given, self._parts, strict=True)
-        )
-        found = lost_within(np.asarray(matrices), years)
-        columns = [self._states.index((i, i < self.trigger)) for i in range(self.k, self.n + 1)]
-        lost = np.ones((len(loss_rates), self.k))
-        return np.concatenate([lost, found[:, columns]], axis=1)

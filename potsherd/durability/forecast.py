@@ -1,27 +1,28 @@
 """The chance that a dataset is lost, from a census of its segments; the planner and `stat` use this one code.
 
-Each segment is a chain (`potsherd.durability.chain`) that begins where the segment stands now: live shards count,
-away ones count with the chance that they come back, gone ones do not. Failure domains are shocks. What is only
-known by counting (how often nodes leave, how long repair takes, …) is uncertain, and the chance of loss with it:
-it is worked out at points that cover the uncertainty evenly. The forecast is the mean over these points, because
-that is the number with which the share of datasets lost agrees; the interval holds the middle 95 %.
+Each segment is a chain (`potsherd.durability.segment`) that begins where the segment stands now: live shards count,
+away ones count with the chance that they come back, gone ones do not. Failure domains strike several shards at once.
+What is only known by counting is taken in all the ways it may be (`potsherd.durability.ways`).
 
-Segments with the same holders are lost together and count once; others count as independent. Where holders are
-shared in part, losses come in clusters, and the forecast is on the safe side.
+Segments with the same holders are lost together and count once. Others count as independent, but for what failure
+domains do by themselves: that strikes all alike and counts once, as in a plan. Where holders are shared in part,
+losses come in clusters, and the forecast is on the safe side.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from potsherd.durability.binomial import counts
 from potsherd.durability.census import Churn, SegmentCensus
-from potsherd.durability.chain import Family, Repair
-from potsherd.durability.uncertainty import lattice, quantile
+from potsherd.durability.segment import Code, loss_chances
+from potsherd.durability.spread import Spread, standing
+from potsherd.durability.ways import Points, any_lost, hazards, mean_and_interval, points
 from potsherd.durability.wording import loss_in_words
 from potsherd.errors import UsageError
 
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["LEVEL", "Forecast", "Points", "any_lost", "forecast", "points"]
+    Floats = NDArray[np.float64]
 
-LEVEL = 0.95
+__all__ = ["Forecast", "forecast"]
+
 POINTS = 500
 POINTS_MIN = 50
-STATES_EASY = 48
-"""A chain of more states costs more than its square: fewer points then, so that a forecast takes about a second."""
+STATES_EASY = 100
+"""Beyond so many states fewer points are looked at, so that a forecast takes about a second."""
 PATTERNS_MAX = 4
 """Distinct spreads over failure domains told apart for a code; beyond it, merged to the worse side."""
 
@@ -77,16 +79,6 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class Points:
-    """Ways things may be: rates per year, and the chance that an away node comes back, by point."""
-
-    loss_rates: NDArray[np.float64]
-    repair_rates: NDArray[np.float64]
-    domain_rates: NDArray[np.float64]
-    returns: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
 class _Kind:
     """Segments that are alike for the forecast."""
 
@@ -95,7 +87,7 @@ class _Kind:
     r: int
     live: int
     away: int
-    domains: tuple[int, ...]
+    spread: Spread
 
 
 def forecast(
@@ -103,7 +95,6 @@ def forecast(
     churn: Churn,
     *,
     years: float = 1.0,
-    repair: Repair = "batch",
 ) -> Forecast:
     """The chance of loss of a dataset with these segments, within `years` from now.
 
@@ -117,19 +108,23 @@ def forecast(
     together = _counted_once(segments, kinds)
     sizes = [max(1, s.stream_bytes) for s in segments]
     at = points(churn, _points_for(kinds))
-    chances = _chances(set(kinds), at, years, repair)
-    totals = any_lost([(chances[kind], times) for kind, times in together.items()])
+    chances = {kind: _risk(kind, at, years) for kind in set(kinds)}
+    totals = any_lost(
+        [
+            (hazards(alone), hazards(common), together[kind])
+            for kind, (alone, common) in chances.items()
+            if kind in together
+        ]
+    )
     weight = Counter[_Kind]()
     for kind, size in zip(kinds, sizes, strict=True):
         weight[kind] += size
-    share_lost = sum(size * float(chances[kind].mean()) for kind, size in weight.items())
-    ordered = sorted(totals.tolist())
-    mean = math.fsum(ordered) / len(ordered)
-    low, high = (quantile(ordered, (1 + sign * LEVEL) / 2) for sign in (-1, 1))
+    share_lost = sum(size * float(chances[kind][0].mean()) for kind, size in weight.items())
+    mean, low, high = mean_and_interval(totals)
     return Forecast(
         probability=mean,
-        low=min(low, mean),
-        high=max(high, mean),
+        low=low,
+        high=high,
         years=years,
         survives=min(s.survives() for s in segments),
         share_lost=share_lost / sum(sizes),
@@ -138,60 +133,36 @@ def forecast(
     )
 
 
-def points(churn: Churn, number: int) -> Points:
-    """That many points which cover what the counts leave open; each is as likely as the others."""
-    import numpy as np
-
-    scores = lattice(number, 5)
-    repairs = churn.repairs.quantiles(scores[1]) if churn.repairs else np.zeros(number)
-    return Points(
-        loss_rates=churn.departures.quantiles(scores[0]),
-        repair_rates=repairs,
-        domain_rates=churn.domain_failures.quantiles(scores[2]),
-        returns=churn.returns.at(scores[3], scores[4]),
-    )
-
-
-def any_lost(
-    chances: Sequence[tuple[NDArray[np.float64], int]],
-) -> NDArray[np.float64]:
-    """1 − Π (1 − chance)^times over (chances at the points, times), point by point, without cancellation."""
-    import numpy as np
-
-    with np.errstate(divide="ignore"):  # a certain loss is a logarithm of 0
-        return np.asarray(-np.expm1(sum(times * np.log1p(-chance) for chance, times in chances)))
-
-
 def _kind(segment: SegmentCensus) -> _Kind:
     live, away = segment.count("live"), segment.count("away")
-    return _Kind(segment.k, segment.n, segment.r, live, away, segment.domain_counts())
+    return _Kind(segment.k, segment.n, segment.r, live, away, segment.spread())
 
 
 def _merged(kinds: list[_Kind]) -> list[_Kind]:
     """The same, with at most PATTERNS_MAX spreads over domains for each code."""
-    patterns: dict[tuple[int, int, int], list[tuple[int, ...]]] = {}
+    patterns: dict[tuple[int, int, int], set[Spread]] = {}
     for kind in kinds:
-        found = patterns.setdefault((kind.k, kind.n, kind.r), [])
-        if kind.domains not in found:
-            found.append(kind.domains)
-    instead: dict[tuple[int, int, int], dict[tuple[int, ...], tuple[int, ...]]] = {}
-    for code, found in patterns.items():
-        found.sort(reverse=True)
+        patterns.setdefault((kind.k, kind.n, kind.r), set()).add(kind.spread)
+    instead: dict[tuple[int, int, int], dict[Spread, Spread]] = {}
+    for code, spreads in patterns.items():
+        found = sorted(spreads, reverse=True)
         size = math.ceil(len(found) / PATTERNS_MAX)
         groups = [found[i : i + size] for i in range(0, len(found), size)]
         instead[code] = {p: _worst(group) for group in groups for p in group}
     return [
-        _Kind(*code, kind.live, kind.away, instead[code][kind.domains])
+        _Kind(*code, kind.live, kind.away, instead[code][kind.spread])
         for kind in kinds
         for code in [(kind.k, kind.n, kind.r)]
     ]
 
 
-def _worst(patterns: list[tuple[int, ...]]) -> tuple[int, ...]:
+def _worst(spreads: list[Spread]) -> Spread:
     """At least as concentrated as each: the largest of the first domains, of the second, …."""
-    length = max(map(len, patterns))
-    filled = [p + (0,) * (length - len(p)) for p in patterns]
-    return tuple(max(column) for column in zip(*filled, strict=True))
+    return Spread(_largest([s.apart for s in spreads]), _largest([s.across for s in spreads]))
+
+
+def _largest(patterns: list[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(max(column) for column in zip_longest(*patterns, fillvalue=0))
 
 
 def _holders(segment: SegmentCensus) -> tuple[object, ...]:
@@ -210,34 +181,38 @@ def _counted_once(segments: Sequence[SegmentCensus], kinds: Sequence[_Kind]) -> 
 
 
 def _points_for(kinds: Sequence[_Kind]) -> int:
-    states = max(kind.n - kind.k + 1 for kind in kinds)
-    return max(POINTS_MIN, int(POINTS * min(1.0, (STATES_EASY / states) ** 2)))
+    states = max(_states_of(kind) for kind in kinds)
+    return max(POINTS_MIN, int(POINTS * min(1.0, STATES_EASY / states)))
 
 
-def _chances(
-    kinds: Iterable[_Kind], at: Points, years: float, repair: Repair
-) -> dict[_Kind, NDArray[np.float64]]:
-    """Chance of loss of each kind of segment at each point."""
+def _states_of(kind: _Kind) -> int:
+    strikes = standing(kind.n, kind.k, kind.spread)
+    slots = strikes.slots if strikes is not None else (kind.n,)
+    return sum(max(0, most - kind.k + 1) for most in slots)
+
+
+def _risk(kind: _Kind, at: Points, years: float) -> tuple[Floats, Floats]:
+    """Chance of loss of such a segment at each point, and what domains by themselves make of it."""
     import numpy as np
 
-    tables: dict[tuple[int, int, int, tuple[int, ...]], NDArray[np.float64]] = {}
-    found = {}
-    for kind in kinds:
-        code = (kind.n, kind.k, kind.r)
-        name = (*code, kind.domains)
-        if name not in tables:
-            family = Family(*code, repair, kind.domains)
-            tables[name] = family.loss_probabilities(
-                at.loss_rates, at.repair_rates, at.domain_rates, years
-            )
-        back = np.array([counts([p] * kind.away) for p in at.returns.tolist()])
-        onward = tables[name][:, kind.live : kind.live + kind.away + 1]
-        found[kind] = np.asarray((back * onward).sum(axis=1))
-    return found
+    code = Code(kind.k, kind.n, max(kind.r, kind.k))
+    strikes = standing(kind.n, kind.k, kind.spread)
+    back = np.array([counts([p] * kind.away) for p in at.returns.tolist()])
+
+    def chances(loss_rates: Floats) -> Floats:
+        rates = (at.repair_rates, years, at.domain_rates)
+        table = loss_chances(code, loss_rates, *rates, strikes)
+        onward = table[:, kind.live : kind.live + kind.away + 1]
+        return np.asarray((back * onward).sum(axis=1))
+
+    alone = chances(at.loss_rates)
+    if strikes is None:
+        return alone, np.zeros_like(alone)
+    return alone, np.minimum(chances(np.zeros_like(alone)), alone)
 
 
 def _assumptions(kinds: Sequence[_Kind], churn: Churn) -> Iterator[str]:
-    domains = any(kind.domains for kind in kinds)
+    domains = any(kind.spread != Spread() for kind in kinds)
     yield "sites fail independently" if domains else "machines leave independently"
     if churn.repairs is None:
         yield "nobody repairs"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,8 @@ class _Run:
         self.status = np.zeros(scenario.segments, dtype=np.uint8)
         self.repairer = np.zeros(scenario.segments, dtype=np.int32)
         self.repairer_generation = np.zeros(scenario.segments, dtype=np.uint8)
-        self.held: list[list[NDArray[np.int64]]] = [[] for _ in population.site]
+        self.held: list[list[int]] = [[] for _ in population.site]
+        """Segments of which a node was given a shard since it was emptied; none twice."""
         self.departs = population.departs.copy()
         self.free_at = np.zeros(len(population.site))
         self.repairs: list[tuple[float, int]] = []
@@ -144,29 +146,34 @@ class _Run:
 
     def _empty(self, nodes: NDArray[np.int32], now: float) -> None:
         """These nodes' shards are lost, at one moment."""
-        lost = [part for node in nodes for part in self.held[node]]
-        for node in nodes:
+        lost = [self.held[node] for node in nodes.tolist()]
+        for node in nodes.tolist():
             self.held[node] = []
         self.network.generation[nodes] += 1
         self.network.used[nodes] = 0
         self.free_at[nodes] = now
         self.departures += int(self.network.present[nodes].sum())
-        if not lost:
-            return
-        segments, count = np.unique(np.concatenate(lost), return_counts=True)
+        segments = np.array(list(chain.from_iterable(lost)), dtype=np.int64)
+        if len(lost) > 1:
+            segments, count = np.unique(segments, return_counts=True)
+        else:
+            count = np.ones(len(segments), dtype=np.int64)
         keeps = self.status[segments] != LOST
         segments, count = segments[keeps], count[keeps]
-        self.live[segments] -= count.astype(np.int16)
-        self._judge(segments, now)
+        if len(segments):
+            self.live[segments] -= count.astype(np.int16)
+            self._judge(segments, now)
 
     def _judge(self, segments: NDArray[np.int64], now: float) -> None:
         """Lost, or to be repaired, or well enough."""
-        dead = segments[self.live[segments] < self.scenario.k]
+        low = segments[self.live[segments] < self.scenario.r]
+        if not len(low):
+            return
+        dead = low[self.live[low] < self.scenario.k]
         if len(dead):
             self.status[dead] = LOST
             self.lost_at.append((now, len(dead)))
-        low = self.live[segments] < self.scenario.r
-        for segment in segments[low & (self.status[segments] == IDLE)].tolist():
+        for segment in low[self.status[low] == IDLE].tolist():
             self._begin(segment, now)
 
     # --- repair ----------------------------------------------------------------------------------
@@ -243,15 +250,18 @@ class _Run:
         if not len(segments):
             return
         now_alive = self._hold(segments, alive)
-        made = (now_alive & ~alive).sum(axis=1)
-        place = self._bin_of(times)
-        for row, amount in enumerate((1, made, made + self.scenario.k - 1)):
-            np.add.at(self.counts[row], place, amount)
-        self.live[segments] = now_alive.sum(axis=1)
+        live = now_alive.sum(axis=1)
+        self._tally(times, live - alive.sum(axis=1))
+        self.live[segments] = live
         self.status[segments] = IDLE
-        for at, segment in zip(times.tolist(), segments.tolist(), strict=True):
-            if self.live[segment] < self.scenario.r:  # no room for all: try again
-                self._begin(segment, at + self.scenario.repair.notice_years)
+        for i in np.flatnonzero(live < self.scenario.r).tolist():  # no room for all: try again
+            self._begin(int(segments[i]), float(times[i]) + self.scenario.repair.notice_years)
+
+    def _tally(self, times: NDArray[np.float64], made: NDArray[np.int64]) -> None:
+        """Repairs that are done, by bin: passes, shards made, shards moved."""
+        places = np.clip((times * (BINS / self.scenario.years)).astype(np.int64), 0, BINS - 1)
+        for place, shards in zip(places.tolist(), made.tolist(), strict=True):
+            self.counts[:, place] += (1, shards, shards + self.scenario.k - 1)
 
     def _enough_online(
         self, times: NDArray[np.float64], segments: NDArray[np.int64], alive: NDArray[np.bool_]
@@ -284,14 +294,11 @@ class _Run:
             fresh, self.network.generation[rows], self.generations[segments]
         )
         which, column = np.nonzero(fresh)
-        if not len(which):
-            return found
-        nodes = rows[which, column]
-        order = np.argsort(nodes, kind="stable")
-        nodes, owners = nodes[order], segments[which[order]]
-        starts = np.flatnonzero(np.diff(nodes, prepend=-1))
-        for node, part in zip(nodes[starts].tolist(), np.split(owners, starts[1:]), strict=True):
-            self.held[node].append(part)
+        held = self.held
+        for node, segment in zip(
+            rows[which, column].tolist(), segments[which].tolist(), strict=True
+        ):
+            held[node].append(segment)
         return found
 
     def _place_all(self) -> None:
@@ -302,10 +309,6 @@ class _Run:
         self._judge(np.arange(self.scenario.segments), 0.0)
 
     # --- noting ----------------------------------------------------------------------------------
-
-    def _bin_of(self, times: NDArray[np.float64]) -> NDArray[np.int64]:
-        place = np.floor(times / self.scenario.years * BINS).astype(np.int64)
-        return np.clip(place, 0, BINS - 1)
 
     def _note(self, now: float) -> None:
         """Write down the state at the ends of bins that have passed."""

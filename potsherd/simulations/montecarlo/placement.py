@@ -24,13 +24,27 @@ TRIES_PER_DONOR = 8
 """Draws for one shard, times the size of the pool, until it is taken that no donor there keeps the limits."""
 KINDS = 2
 """Of failure domains: site and operator."""
-DRAWS = 16
-"""Random numbers drawn at a time in the plain loop."""
-FEW = 16
+DRAWS = 4096
+"""Random numbers drawn at a time for the plain loop."""
+FEW = 48
 """Segments up to which a plain loop is faster than arrays."""
 
 Ints = NDArray[np.int32]
 Bools = NDArray[np.bool_]
+
+
+class Uniforms:
+    """Random numbers from 0 to 1 one by one, drawn many at a time."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.source = rng
+        self._left: list[float] = []
+
+    def one(self) -> float:
+        """The next."""
+        if not self._left:
+            self._left = self.source.random(DRAWS).tolist()
+        return self._left.pop()
 
 
 @dataclass
@@ -54,6 +68,15 @@ class Network:
     """So many shards of a segment can surely be placed within the limits, as far as the number of domains goes."""
     top: float
     """log2 of the largest weight that a node may have."""
+    domains: tuple[dict[int, int], ...]
+    """For the plain loop: of each kind of domain that there is, node to label."""
+    uniforms: Uniforms | None = None
+
+    def plain(self, rng: np.random.Generator) -> Uniforms:
+        """Random numbers for the plain loop."""
+        if self.uniforms is None or self.uniforms.source is not rng:
+            self.uniforms = Uniforms(rng)
+        return self.uniforms
 
     def accepted(self, nodes: Ints, u: NDArray[np.float64]) -> Bools:
         """Whether a draw (u uniform) takes the node: chance 2^(class of its free space), relative to the top."""
@@ -90,6 +113,11 @@ def network_of(population: Population) -> Network:
         pool=scenario.pool_size,
         easy=min(easy, default=scenario.n),
         top=float(np.floor(np.log2(capacity.max()))),
+        domains=tuple(
+            {int(node): int(kind[node]) for node in np.flatnonzero(kind >= 0)}
+            for kind in labels
+            if (kind >= 0).any()
+        ),
     )
 
 
@@ -189,68 +217,71 @@ def _fill_few(
     network: Network, rows: Ints, alive: Bools, home: Ints, rng: np.random.Generator
 ) -> tuple[Bools, int]:
     """The same, one shard after the other."""
-    alive = alive.copy()
-    for i in range(len(rows)):
-        held = rows[i][alive[i]].tolist()
-        one = _One(network, held, int(home[i]), rng)
-        for column in np.flatnonzero(~alive[i]).tolist():
-            node = one.find()
-            if node < 0:
-                break
-            rows[i, column], alive[i, column] = node, True
-    return alive, int((~alive).sum())
+    uniforms = network.plain(rng)
+    found, unplaced = [], 0
+    for i, (row, there) in enumerate(zip(rows.tolist(), alive.tolist(), strict=True)):
+        one = _One(
+            network, [n for n, a in zip(row, there, strict=True) if a], int(home[i]), uniforms
+        )
+        for column, lives in enumerate(there):
+            if not lives:
+                node = one.find()
+                if node < 0:
+                    break
+                row[column], there[column] = node, True
+        unplaced += there.count(False)
+        rows[i] = row
+        found.append(there)
+    return np.array(found, dtype=bool).reshape(alive.shape), unplaced
 
 
 class _One:
     """A segment that looks for nodes."""
 
-    def __init__(
-        self, network: Network, held: list[int], home: int, rng: np.random.Generator
-    ) -> None:
-        self._network, self._home, self._rng = network, home, rng
+    def __init__(self, network: Network, held: list[int], home: int, uniforms: Uniforms) -> None:
+        self._network, self._home, self._uniforms = network, home, uniforms
         self._held = set(held)
-        self._counts: list[dict[int, int]] = [{} for _ in network.labels]
-        self._pool = network.pool
+        self._counts: list[dict[int, int]] = [{} for _ in network.domains]
+        self._pool, self._nodes = network.pool, len(network.present)
         self._queue: list[int] = []
         self._first = 0
-        for node in held:
+        for node in held if network.domains else ():
             self._count(node)
 
     def _count(self, node: int) -> None:
-        for labels, counts in zip(self._network.labels, self._counts, strict=True):
-            label = int(labels[node])
-            counts[label] = counts.get(label, 0) + 1
+        for labels, counts in zip(self._network.domains, self._counts, strict=True):
+            label = labels.get(node)
+            if label is not None:
+                counts[label] = counts.get(label, 0) + 1
 
     def _cost(self, node: int) -> int:
         found = 0
-        for labels, counts in zip(self._network.labels, self._counts, strict=True):
-            label = int(labels[node])
-            found += label >= 0 and counts.get(label, 0) >= self._network.limit
+        for labels, counts in zip(self._network.domains, self._counts, strict=True):
+            label = labels.get(node)
+            found += label is not None and counts.get(label, 0) >= self._network.limit
         return found
 
     def _accepted(self, node: int) -> bool:
         network = self._network
-        free = float(network.capacity[node] - network.used[node]) * network.shard_bytes
-        if not network.present[node] or free < network.shard_bytes:
+        free = (network.capacity.item(node) - network.used.item(node)) * network.shard_bytes
+        if free < network.shard_bytes or not network.present.item(node):
             return False
-        behind = network.top - math.floor(math.log2(free))
-        return behind <= 0 or bool(self._rng.random() < 2.0**-behind)
+        behind = network.top + 1 - math.frexp(free)[1]  # of the power of two below it
+        return behind <= 0 or self._uniforms.one() < 2.0**-behind
 
     def find(self) -> int:
         """A node for one more shard; −1 when nobody has room."""
-        network = self._network
-        nodes = len(network.present)
-        slack = int(len(self._held) >= network.easy)
+        slack = int(len(self._held) >= self._network.easy)
+        one = self._uniforms.one
         while True:
-            for _ in range(math.ceil(TRIES_PER_DONOR * self._pool / DRAWS)):
-                for draw in (self._rng.random(DRAWS) * self._pool).astype(int).tolist():
-                    node = self._try((self._home + draw) % nodes, slack)
-                    if node >= 0:
-                        return node
+            for _ in range(TRIES_PER_DONOR * self._pool):
+                node = self._try((self._home + int(one() * self._pool)) % self._nodes, slack)
+                if node >= 0:
+                    return node
             if slack < KINDS:
                 slack += 1
-            elif self._pool < nodes:
-                self._pool = nodes
+            elif self._pool < self._nodes:
+                self._pool = self._nodes
             else:
                 return -1
 
@@ -260,15 +291,16 @@ class _One:
         if slack > 0 and self._first < len(self._queue):
             node = self._queue[self._first]
             self._first += 1
-            good = bool(network.used[node] < network.capacity[node])
+            good = network.used.item(node) < network.capacity.item(node)
         else:
             good = node not in self._held and self._accepted(node)
         if not good or node in self._held:
             return -1
-        if self._cost(node) > slack:
-            self._queue.append(node)
-            return -1
+        if self._counts:
+            if self._cost(node) > slack:
+                self._queue.append(node)
+                return -1
+            self._count(node)
         self._held.add(node)
-        self._count(node)
         network.used[node] += 1
         return node

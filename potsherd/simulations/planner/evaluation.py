@@ -9,13 +9,9 @@ import numpy as np
 
 from potsherd.durability import Chain
 from potsherd.durability.binomial import at_least_of_equal
-from potsherd.durability.long_run import (
-    Code,
-    Domains,
-    LongRun,
-    dataset_loss,
-    live_shares,
-)
+from potsherd.durability.long_run import LongRun, dataset_loss
+from potsherd.durability.segment import Code, live_shares
+from potsherd.durability.spread import Domains
 from potsherd.simulations.montecarlo.habits import online_by_hour
 from potsherd.simulations.planner.question import Question
 from potsherd.simulations.quantities import SECONDS_PER_YEAR

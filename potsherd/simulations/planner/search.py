@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from potsherd.durability.long_run import Code
+from potsherd.durability.segment import Code
 from potsherd.simulations.planner.evaluation import (
     UTILISATION_MAX,
     Load,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from potsherd.errors import UsageError
 from potsherd.simulations.montecarlo.distributions import Distribution, Empirical, Weibull
 from potsherd.simulations.quantities import SECONDS_PER_YEAR
+from potsherd.simulations.traces.ages import life_of_ages
 from potsherd.simulations.traces.fits import fit_ages, fit_sample, fit_survival
 from potsherd.simulations.traces.tables import Table, read_table
 
@@ -181,21 +182,12 @@ def _ages(table: Table) -> Trace:
             f"trace = {table.path}: ge_…: {POINTS_MIN} ages or more from 1 h on, rising from column to column"
         )
     fitted = fit_ages(bounds, shares)
-    life = _from_ages(np.array([0.0, *bounds]), np.array([1.0, *shares]), fitted)
+    life = life_of_ages(np.array([0.0, *bounds]), np.array([1.0, *shares]), fitted)
     notes = (
         f"shares older than {len(bounds)} bounds, medians of {len(table.rows)} moments",
         f"a connection that ends counts as a node that leaves; Weibull shape {fitted.shape:.2f}",
     )
     return Trace(table.path, "ages", len(table.rows), life=Measured(life, fitted), notes=notes)
-
-
-def _from_ages(bounds: Floats, older: Floats, fitted: Weibull) -> Empirical:
-    """Lives from ages: the survival of a life is the slope of the ages' survival, relative to its first."""
-    slopes = np.minimum.accumulate(-np.diff(older) / np.diff(bounds))
-    middles = np.sqrt(np.maximum(bounds[:-1], bounds[1:] / 60) * bounds[1:])
-    survival = np.minimum(1.0, slopes / slopes[0])
-    times = np.concatenate([[0.0], middles])
-    return _with_tail(times, np.concatenate([[1.0], survival]), fitted)
 
 
 def _measured(values: list[float], table: Table, what: str) -> Measured:

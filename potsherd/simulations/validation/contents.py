@@ -12,6 +12,7 @@ from potsherd.simulations.validation import (
     figures,
     pkarr,
     sampled,
+    sites,
     storj,
     tahoe,
     traced,
@@ -22,7 +23,7 @@ __all__ = ["exact_tables", "page", "sampled_tables"]
 
 HEAD = """# Validation: our models beside published tables and each other
 
-Made by `python -m potsherd.simulations.validation --towns 1 --traces FOLDER > docs/validation.md`; do not edit.
+Made by `python -m potsherd.simulations.validation --towns {towns} --traces FOLDER > docs/validation.md`; do not edit.
 The same comparisons are tests (`tests/unit/simulations/`), so that a number here cannot drift from the code.
 Real nodes on sockets, TLS and disks beside the same nodes in virtual time: `tests/loopback/test_world_and_loopback.py`.
 """
@@ -43,7 +44,7 @@ def exact_tables() -> list[Table]:
 def sampled_tables() -> list[Table]:
     """Those that need sampling: two minutes with the compiled engine, several without."""
     engine: Engine = "compiled" if "compiled" in engines() else "numpy"
-    return [*sampled.tables(engine), *calibration.tables()]
+    return [*sampled.tables(engine), *sites.tables(engine), *calibration.tables()]
 
 
 def page(*, towns: int = 0, traces: Path | None = None) -> str:
@@ -55,4 +56,4 @@ def page(*, towns: int = 0, traces: Path | None = None) -> str:
         tables += played(towns)
     if traces is not None:
         tables += traced.tables(traces)
-    return "\n".join([HEAD, *(table.markdown() for table in tables)])
+    return "\n".join([HEAD.format(towns=towns), *(table.markdown() for table in tables)])

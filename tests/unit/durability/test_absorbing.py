@@ -30,7 +30,7 @@ def test_long_run_shares_by_hand() -> None:
 
 
 def test_long_run_shares_satisfy_the_balance_of_flows() -> None:
-    chain = Chain(12, 4, 8, 1.0, 30.0, "serial", shocks=[(4, 0.5)])
+    chain = Chain(12, 4, 8, 1.0, 30.0, "serial")
     shares = stationary(chain.rates, (12, False), sorted(chain.rates))
     for state in shares:
         out = shares[state] * math.fsum(chain.rates[state].values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from potsherd.durability import (
     repairs_within,
 )
 from potsherd.durability.census import State
-from potsherd.durability.forecast import any_lost
+from potsherd.durability.spread import Spread
+from potsherd.durability.ways import any_lost, hazards
 from potsherd.errors import UsageError
 
 KNOWN = 1e9
@@ -69,10 +71,12 @@ def test_gone_shards_raise_the_chance_and_away_ones_as_far_as_they_stay_away() -
     assert half == pytest.approx(expected, rel=1e-3)
 
 
-def test_domains_are_shocks() -> None:
-    found = forecast([segment("lllllllll", sites=3)], known(0.1, 26.0, domain=0.05))
-    exact = Chain(9, 4, 7, 0.1, 26.0, shocks=[(3, 0.15)]).loss_probability(1.0)
-    assert found.probability == pytest.approx(exact, rel=1e-3)
+def test_domains_are_lost_whole() -> None:
+    """Only sites fail, nobody repairs: three of three, or two, where two take six of nine."""
+    churn = replace(known(1e-9, 26.0, domain=0.3), repairs=None)
+    found = forecast([segment("lllllllll", sites=3)], churn)
+    gone = -math.expm1(-0.3)
+    assert found.probability == pytest.approx(gone**3 + 3 * gone**2 * (1 - gone), rel=1e-3)
     assert "sites fail independently" in found.words()
 
 
@@ -138,8 +142,40 @@ def test_many_spreads_over_domains_are_merged_to_the_worse_side() -> None:
     churn = known(0.1, 26.0, domain=0.01)
     singles = [forecast([spread(i)], churn).probability for i in range(6)]
     merged = forecast([spread(i) for i in range(6)], churn).probability
-    apart = float(any_lost([(np.array([p]), 1) for p in singles])[0])
-    assert 0.999 * apart <= merged <= 3 * apart
+    zero = np.zeros(1)
+    apart = float(any_lost([(hazards(np.array([p])), zero, 1) for p in singles])[0])
+    assert 0.999 * max(singles) <= merged <= 3 * apart, "sites are paid once, at the worst"
+
+
+def test_what_sites_do_to_all_segments_is_paid_once() -> None:
+    """Two sites of three in one night take every segment, or none."""
+    churn = known(1e-6, 26.0, domain=0.05)
+    one, many = (
+        forecast([segment("lllllllll", sites=3, name=i) for i in range(count)], churn)
+        for count in (1, 30)
+    )
+    assert many.probability == pytest.approx(one.probability, rel=1e-3)
+    leaving = known(0.5, 26.0, domain=0.05)
+    more = forecast([segment("lllllllll", sites=3, name=i) for i in range(30)], leaving)
+    alone = forecast([segment("lllllllll", name=i) for i in range(30)], leaving)
+    assert more.probability > alone.probability > 10 * one.probability
+
+
+def test_domains_that_cross_and_domains_that_are_gone() -> None:
+    """An operator with two sites: the sites that have no shard in common are told apart from what crosses them."""
+
+    def held(*where: str) -> SegmentCensus:
+        shards = tuple(
+            HeldShard(i, i, "gone" if letters == "gone" else "live", tuple(letters))
+            for i, letters in enumerate(where)
+        )
+        return SegmentCensus(2, len(where), 4, shards)
+
+    assert held("a", "a", "b", "b", "c", "").spread() == Spread((2, 2))
+    assert held("aO", "aO", "bO", "bO", "c", "c").spread() == Spread((4, 2), (2, 2))
+    assert held("aO", "aO", "bP", "bP", "", "").spread() == Spread((2, 2)), "equal ones count once"
+    assert held("a", "a", "b", "b", "b", "gone", "gone", "gone").spread() == Spread((5, 3))
+    assert held("", "", "", "").spread() == Spread()
 
 
 def test_same_census_same_forecast() -> None:

@@ -1,4 +1,4 @@
-"""The planner's recursion is the chain: compared with `Chain`, with closed forms, and with itself."""
+"""The long run: compared with `Chain`, with closed forms, with simulated networks, and with itself."""
 
 from __future__ import annotations
 
@@ -9,16 +9,9 @@ import pytest
 
 from potsherd.durability import Chain, Churn, fewer_than
 from potsherd.durability.absorbing import LOST, mean_time
-from potsherd.durability.long_run import (
-    Code,
-    Domains,
-    assumed,
-    dataset_loss,
-    hit_chances,
-    live_shares,
-    loss_rates,
-    timed_loss_rates,
-)
+from potsherd.durability.long_run import assumed, dataset_loss
+from potsherd.durability.segment import Code, live_shares, loss_rates, timed_loss_rates
+from potsherd.durability.spread import Domains, drawn, hit_chances
 from potsherd.errors import UsageError
 from potsherd.simulations.montecarlo.distributions import Exponential
 from potsherd.simulations.montecarlo.replicates import engines, replicate
@@ -45,7 +38,7 @@ def test_sites_that_hold_a_quarter_each_are_lost_one_after_the_other() -> None:
         2: {LOST: 2 * site, 0: repair},
     }
     exact = 1 / mean_time(table, 0, [2, 1, 0])  # type: ignore[arg-type] # states of its own
-    found = loss_rates(code, np.zeros(1), np.array([repair]), np.array([site]), domains)
+    found = loss_rates(code, np.zeros(1), np.array([repair]), np.array([site]), drawn(12, domains))
     assert found[0] == pytest.approx(exact, rel=1e-9)
 
 
@@ -76,13 +69,13 @@ def test_sites_and_nodes_together_are_as_in_whole_networks(
     rate = lost.sum() / exposed.sum()
     error = (lost - rate * exposed).std(ddof=1) * len(lost) ** 0.5 / exposed.sum()
     given = (np.array([1 / life]), np.array([365.25 / days]), np.array([site_rate]))
-    found = float(loss_rates(code, *given, Domains(sites, 300, code.n - code.r))[0])
+    found = float(loss_rates(code, *given, drawn(code.n, Domains(sites, 300, code.n - code.r)))[0])
     assert abs(found - rate) < max(4 * error, 0.15 * rate)
 
 
 def test_only_domains_that_hold_everything_fail_together() -> None:
-    domains = Domains(1, 20, 9)
-    found = loss_rates(Code(4, 9, 7), np.zeros(1), np.array([25.0]), np.array([0.02]), domains)
+    strikes = drawn(9, Domains(1, 20, 9))
+    found = loss_rates(Code(4, 9, 7), np.zeros(1), np.array([25.0]), np.array([0.02]), strikes)
     assert found[0] == pytest.approx(0.02)
 
 
@@ -128,10 +121,10 @@ def test_steady_repair_is_binomial_over_the_repair(code: Code) -> None:
 
 def test_steady_repair_of_sites_only() -> None:
     """2 of 4 on two sites of 2, repaired from the first loss: lost when the other site goes within the repair."""
-    code, domains = Code(2, 4, 4), Domains(2, 40, 2)
+    code, strikes = Code(2, 4, 4), drawn(4, Domains(2, 40, 2))
     zero, site, years = np.zeros(1), np.array([0.1]), np.array([0.05])
     by_hand = -math.expm1(-0.1 * 0.05) / (1 / 0.2 + 0.05)
-    found = timed_loss_rates(code, zero, years, site, domains)
+    found = timed_loss_rates(code, zero, years, site, strikes)
     assert found[0] == pytest.approx(by_hand, rel=1e-9)
 
 

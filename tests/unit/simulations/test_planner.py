@@ -10,7 +10,7 @@ import pytest
 
 from potsherd.durability import Chain
 from potsherd.durability.binomial import at_least, at_least_of_equal
-from potsherd.durability.long_run import Code
+from potsherd.durability.segment import Code
 from potsherd.errors import UsageError
 from potsherd.simulations.planner.evaluation import UTILISATION_MAX, evaluate, load
 from potsherd.simulations.planner.levers import levers

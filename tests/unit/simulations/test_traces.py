@@ -87,7 +87,24 @@ def test_ages_of_those_met_become_lives(tmp_path: Path) -> None:
     assert trace.life.fitted.mean == pytest.approx(law.mean, rel=0.1)
     week = trace.leaving_per_year(168 * HOUR)
     assert week is not None
-    assert math.exp(-week * 168 * HOUR) == pytest.approx(shares[3], rel=0.2)
+    assert math.exp(-week * 168 * HOUR) == pytest.approx(shares[3], rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "shares", [[0.963, 0.650, 0.264, 0.121], [0.99, 0.9, 0.6, 0.3], [0.96, 0.65, 0.26, 0.01]]
+)
+def test_a_life_gives_back_the_ages_that_it_was_made_of(
+    tmp_path: Path, shares: list[float]
+) -> None:
+    """Of the nodes met at a moment, so many have been there for an hour, a day, a week, a month."""
+    names = ("ge_1h", "ge_1d", "ge_1w", "ge_30d")
+    rows = [f"{i}," + ",".join(map(str, shares)) for i in range(3)]
+    life = read_trace(written(tmp_path / "ages.csv", ",".join(["t", *names]), rows)).life
+    assert life is not None
+    for hours, share in zip((1, 24, 168, 720), shares, strict=True):
+        at = (np.arange(50_000) + 0.5) / 50_000 * hours * HOUR
+        young = float(life.values.survival(at).mean()) * hours * HOUR / life.values.mean
+        assert 1 - young == pytest.approx(share, abs=0.004)
 
 
 def test_failures_become_stretches_and_uptime(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Shocks to failure domains, beginning with fewer shards, and what repair moves."""
+"""The chain: beginning with fewer shards, and what repair moves."""
 
 from __future__ import annotations
 
@@ -9,46 +9,6 @@ import pytest
 from potsherd.durability import Chain
 from potsherd.durability.absorbing import mean_time, stationary
 from potsherd.durability.formulas import lazy_repair_traffic
-from potsherd.errors import UsageError
-
-
-def test_a_shock_to_all_shards_is_a_second_exponential() -> None:
-    chain = Chain(5, 2, 5, 0.0, 100.0, shocks=[(5, 0.2)])
-    assert chain.mean_time_to_loss() == pytest.approx(5.0, rel=1e-14)
-    assert chain.loss_probability(3.0) == pytest.approx(-math.expm1(-0.6), rel=1e-12)
-
-
-def test_two_sites_without_repair_by_inclusion_and_exclusion() -> None:
-    """2 of 4 on two sites of 2, only sites fail: lost when both have failed, at once or one after the other.
-
-    The chain does not remember which site has failed, so the second shock hits one of the two left at random:
-    it takes both, one or none with chances 1/6, 4/6, 1/6.
-    """
-    rate, years = 0.3, 1.0
-    chain = Chain(4, 2, 0, 0.0, 0.0, shocks=[(2, rate), (2, rate)])
-    first = 2 * rate
-    onward = first * (1 / 6 + 4 / 6)
-    expected = 1 - math.exp(-onward * years) * first / (first - onward)
-    expected += math.exp(-first * years) * onward / (first - onward)
-    assert chain.loss_probability(years) == pytest.approx(expected, rel=1e-10)
-
-
-def test_single_shards_as_domains_equal_independent_losses() -> None:
-    """n domains of one shard each at rate s are the same as n independent shards lost at s."""
-    shocked = Chain(8, 3, 6, 0.4, 50.0, "parallel", shocks=[(1, 0.2)] * 8)
-    # A domain of one holds a given live shard with chance live/n: rate n s live/n = live s.
-    plain = Chain(8, 3, 6, 0.6, 50.0, "parallel")
-    assert shocked.mean_time_to_loss() == pytest.approx(plain.mean_time_to_loss(), rel=1e-12)
-    assert shocked.loss_probability(2.0) == pytest.approx(plain.loss_probability(2.0), rel=1e-10)
-
-
-def test_larger_domains_are_worse_at_the_same_rate_of_lost_shards() -> None:
-    losses = [
-        Chain(12, 4, 8, 0.1, 26.0, shocks=[(size, 0.05)] * (12 // size)).loss_probability(1.0)
-        for size in (1, 2, 3, 4, 6)
-    ]
-    assert losses == sorted(losses)
-    assert losses[-1] > 10 * losses[0]
 
 
 def test_fewer_live_shards_are_riskier_and_too_few_are_lost() -> None:
@@ -110,19 +70,10 @@ def test_live_shards_are_mostly_between_trigger_and_all() -> None:
     assert math.fsum(p for live, p in shares.items() if live >= 19) > 0.95
 
 
-@pytest.mark.parametrize("shocks", [[(6, 0.1)], [(-1, 0.1)], [(2, -0.1)], [(2, math.nan)]])
-def test_impossible_shocks_are_refused(shocks: list[tuple[int, float]]) -> None:
-    with pytest.raises(UsageError, match="shock"):
-        Chain(5, 2, 4, 0.1, 10.0, shocks=shocks)
-
-
 @pytest.mark.parametrize("trigger", [0, 4, 8, 12])
-@pytest.mark.parametrize("shocks", [(), ((3, 0.2), (3, 0.2), (5, 0.05))])
-def test_short_cuts_of_batch_repair_are_the_general_way(
-    trigger: int, shocks: tuple[tuple[int, float], ...]
-) -> None:
+def test_short_cuts_of_batch_repair_are_the_general_way(trigger: int) -> None:
     """Mean time and traffic without a table of states, against the elimination of states."""
-    chain = Chain(12, 4, trigger, 0.7, 11.0, shocks=shocks)
+    chain = Chain(12, 4, trigger, 0.7, 11.0)
     order = sorted(chain.rates)
     general = mean_time(chain.rates, (12, False), order)
     assert chain.mean_time_to_loss() == pytest.approx(general, rel=1e-12)
