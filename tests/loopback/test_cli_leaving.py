@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import Cli, make_experiment, tree
+from cli_support import COMMAND_TIMEOUT_S, Cli, make_experiment, tree
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +76,7 @@ def test_a_node_that_leaves_moves_everything_and_says_when_it_is_safe(
         assert (line["type"], line["reason"], line["index"]) == ("dropped", "moved", 2)
         assert status(cli, leaver)["leaving"]["safe"]
         node(cli, leaver)("node", "stop")
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=COMMAND_TIMEOUT_S)
     assert process.returncode == 0
     assert "resume" in err
 
@@ -118,7 +118,7 @@ def test_a_paused_node_is_passed_over(cli: Cli, source: Path) -> None:
 
 def status_or_none(cli: Cli, number: int) -> dict[str, Any] | None:
     with node(cli, number).start("node", "status", "--json") as process:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=COMMAND_TIMEOUT_S)
     return None if process.returncode else dict(json.loads(out))
 
 
@@ -127,7 +127,7 @@ def test_where_nobody_can_take_a_piece_it_is_said(cli: Cli, source: Path) -> Non
     cli("put", source, "--name", "everywhere", "--k", "2", "--n", str(len(alive)))
     leaver = node(cli, alive[0])
     leaver("node", "leave", "--no-wait")
-    end = time.monotonic() + 60
+    end = time.monotonic() + COMMAND_TIMEOUT_S
     while not (state := status(cli, alive[0])["leaving"])["stuck"]:
         assert time.monotonic() < end
         time.sleep(0.2)
