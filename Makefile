@@ -16,10 +16,11 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# One process more than cores, at most four: the tests with real node processes mostly wait for them.
-# Whole files stay together, so that what a file sets up is set up once.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# Two processes more than cores, at most six: the tests with real node processes mostly wait for them.
+# Whole files stay together, so that what a file sets up is set up once; tests/support/running_order.py says which
+# begin first (xdist itself would begin with those that have most tests).
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(6, 2 + (os.cpu_count() or 1)))')
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PYTEST_ARGS ?=
 DIST ?= dist
 # What is measured has the extra [fast]; an environment of its own, so that tests run without it.

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from running_order import LONGEST_FIRST
 
 # A test that fails for one person fails for all: the examples depend on the test alone.  `make nightly` looks
-# further with HYPOTHESIS_PROFILE=explore.
+# further with HYPOTHESIS_PROFILE=explore: six times as many, and others each time.
 settings.register_profile(
     "suite",
     derandomize=True,
+    max_examples=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -29,6 +31,14 @@ asyncio.set_event_loop(None)
 
 CHECKOUT_VARIABLE = "POTSHERD_CHECKOUT"
 """Where the sources are when the tests run on an installed wheel; see .ci/run."""
+KERNELS_VARIABLE = "POTSHERD_KERNEL_CACHE"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order of LONGEST_FIRST, then all others; the tests of a file keep theirs."""
+    tests = Path(__file__).parent
+    place = {tests / name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session")
@@ -37,15 +47,24 @@ def checkout() -> Path:
     return Path(os.environ.get(CHECKOUT_VARIABLE, Path(__file__).parent.parent))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Kernels are compiled once for a run, all its workers and the processes they start; nobody's cache is touched."""
+    base = tmp_path_factory.getbasetemp()
+    run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(KERNELS_VARIABLE, str(run / "kernels"))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """Nobody's home or cache is read or written by a test: they are folders that do not exist yet."""
+    """Nobody's home is read or written by a test: POTSHERD_HOME is a folder that does not exist yet."""
     for name in list(os.environ):
-        if name.startswith("POTSHERD_") and name != CHECKOUT_VARIABLE:
+        if name.startswith("POTSHERD_") and name not in (CHECKOUT_VARIABLE, KERNELS_VARIABLE):
             monkeypatch.delenv(name)
     base = tmp_path_factory.getbasetemp()
     monkeypatch.setenv("POTSHERD_HOME", str(base / "no-home"))
-    monkeypatch.setenv("POTSHERD_KERNEL_CACHE", str(base / "kernels"))
     yield

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from running_order import LONGEST_FIRST
 
 import potsherd
 
@@ -55,6 +56,11 @@ def test_no_module_is_longer_than_ten_minutes_of_reading() -> None:
         for path in modules(root)
     }
     assert {name: size for name, size in sizes.items() if size > MODULE_LINES_MAX} == {}
+
+
+def test_files_that_begin_first_are_there() -> None:
+    assert [name for name in LONGEST_FIRST if not (TESTS / name).is_file()] == []
+    assert len(set(LONGEST_FIRST)) == len(LONGEST_FIRST)
 
 
 def test_open_work_names_its_issue() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_support import Cli, make_experiment, tree
+from cli_support import COMMAND_TIMEOUT_S, Cli, make_experiment, tree
 
 pytestmark = pytest.mark.slow
 
@@ -201,7 +201,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def wait_for(path: Path, pattern: str, bytes_min: int, timeout_s: float = 60) -> None:
+def wait_for(
+    path: Path, pattern: str, bytes_min: int, timeout_s: float = COMMAND_TIMEOUT_S
+) -> None:
     """Until files that match hold so much."""
     end = time.monotonic() + timeout_s
     while sum(p.stat().st_blocks * 512 for p in path.glob(pattern) if p.is_file()) < bytes_min:
@@ -240,7 +242,7 @@ def test_a_holder_that_dies_during_put_is_no_harm(cli: Cli, large: Path, tmp_pat
             process.send_signal(signal.SIGSTOP)  # or it could be through before the node is dead
             cli("lab", "kill", "3")
             process.send_signal(signal.SIGCONT)
-            out, err = process.communicate(timeout=100)
+            out, err = process.communicate(timeout=COMMAND_TIMEOUT_S)
         assert process.returncode == 0, err
         report = json.loads(out)
         assert report["placed"] == 5
@@ -259,7 +261,7 @@ def test_a_holder_that_dies_during_get_is_no_harm(cli: Cli, large: Path, tmp_pat
             process.send_signal(signal.SIGSTOP)
             cli("lab", "kill", "1", "2")
             process.send_signal(signal.SIGCONT)
-            _, err = process.communicate(timeout=100)
+            _, err = process.communicate(timeout=COMMAND_TIMEOUT_S)
         assert process.returncode == 0, err
         assert tree(tmp_path / "back") == tree(large)
     finally:

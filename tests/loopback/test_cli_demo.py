@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 def test_the_demonstration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     ended = subprocess.run(
-        [sys.executable, "-m", "potsherd.cli.demo"], capture_output=True, text=True, timeout=200
+        [sys.executable, "-m", "potsherd.cli.demo"], capture_output=True, text=True, timeout=500
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Compared byte for byte: all the same." in ended.stdout

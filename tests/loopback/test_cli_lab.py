@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_support import Cli
+from cli_support import COMMAND_TIMEOUT_S, Cli
 
 from potsherd.service.processes import Process
 
@@ -29,7 +29,7 @@ def processes(cli: Cli) -> list[Process]:
     return [Process(**node["process"]) for node in state["nodes"]]
 
 
-def wait_dead(found: list[Process], timeout_s: float = 20) -> None:
+def wait_dead(found: list[Process], timeout_s: float = COMMAND_TIMEOUT_S) -> None:
     end = time.monotonic() + timeout_s
     while any(process.alive() for process in found):
         assert time.monotonic() < end
@@ -104,7 +104,7 @@ def test_one_command_at_a_time_changes_the_lab(cli: Cli) -> None:
 
 def test_an_up_that_was_killed_is_cleared_by_down(cli: Cli) -> None:
     with cli.start("lab", "up", "--nodes", "4") as process:
-        end = time.monotonic() + 30
+        end = time.monotonic() + COMMAND_TIMEOUT_S
         while not list((cli.home / "lab").glob("node*/node/run/node.json")):
             assert time.monotonic() < end
             time.sleep(0.02)
@@ -119,7 +119,7 @@ def test_an_up_that_was_killed_is_cleared_by_down(cli: Cli) -> None:
 
 def test_an_up_that_is_interrupted_leaves_nothing(cli: Cli) -> None:
     with cli.start("lab", "up", "--nodes", "4") as process:
-        end = time.monotonic() + 30
+        end = time.monotonic() + COMMAND_TIMEOUT_S
         while not list((cli.home / "lab").glob("node*/node/run/node.json")):
             assert time.monotonic() < end
             time.sleep(0.02)

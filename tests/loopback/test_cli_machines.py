@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import Cli, free_port, make_experiment, tree
+from cli_support import COMMAND_TIMEOUT_S, Cli, free_port, make_experiment, tree
 from lab_support import LabCli, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.nightly]
@@ -75,7 +75,7 @@ def test_a_full_disk_is_said_and_gets_nothing_more(cli: LabCli, tmp_path: Path) 
         # four of five nodes are enough: whoever was asked and cannot is passed over
         report = cli("put", source, "--name", "full", "--k", "2", "--n", "4", "--json").object
         assert report["complete"]
-        wait_for("it says so", lambda: troubles(cli.donor(2)), 30)
+        wait_for("it says so", lambda: troubles(cli.donor(2)))
         found = troubles(cli.donor(2))
         assert set(found) <= {"room", "disk"}
         assert all(trouble["now"] for trouble in found.values())
@@ -85,7 +85,7 @@ def test_a_full_disk_is_said_and_gets_nothing_more(cli: LabCli, tmp_path: Path) 
         cli("get", "full", tmp_path / "back")
         assert (tmp_path / "back" / "data").read_bytes() == (source / "data").read_bytes()
         (home / "of-the-donor").unlink()
-        wait_for("room again", lambda: not troubles(cli.donor(2)).get("room", {}).get("now"), 30)
+        wait_for("room again", lambda: not troubles(cli.donor(2)).get("room", {}).get("now"))
         cli("lab", "kill", "2")
     cli("lab", "start", "2")
 
@@ -106,7 +106,7 @@ def test_a_disk_that_turns_read_only_is_said_and_serves_on(cli: LabCli, tmp_path
         if not found:  # it was not among those that were asked: ask it alone
             cli("lab", "sleep", "1")
             with cli.start("put", big(tmp_path / "more", 3), "--k", "2", "--n", "4") as process:
-                process.communicate(timeout=120)
+                process.communicate(timeout=COMMAND_TIMEOUT_S)
             cli("lab", "wake", "1")
             found = troubles(cli.donor(3))
         assert found["disk"]["now"]
@@ -128,7 +128,7 @@ def test_a_copied_home_is_noticed_by_both(cli: LabCli, tmp_path: Path) -> None:
         return all("copy" in troubles(node) for node in (cli.donor(4), twin))
 
     with twin.node("--listen", f"127.0.0.1:{free_port()}"):
-        wait_for("both notice it", noticed, 60)
+        wait_for("both notice it", noticed)
         for node in (cli.donor(4), twin):
             trouble = troubles(node)["copy"]
             assert trouble["now"]
@@ -148,7 +148,7 @@ def test_a_home_that_cannot_be_written_is_an_error_that_says_so(
         remount = ["mount", "-o", "remount,ro,bind", str(tmp_path / "ro")]
         subprocess.run(remount, check=True, capture_output=True)
         with Cli(tmp_path / "ro").start("node", "run") as process:
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=COMMAND_TIMEOUT_S)
     assert process.returncode == 1
     assert "ead-only" in err
     assert "Traceback" not in err

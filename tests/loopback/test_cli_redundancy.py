@@ -29,10 +29,9 @@ def test_exit_codes_follow_the_redundancy(tmp_path: Path) -> None:
         assert at_node("why", f"{segment['segment']}/{told['index']}").out.count("piece ") == 2
         at_node("why", "0" * 64, code=4)
         assert "audits   " in at_node("node", "status").out
-        cli("repair", name)
         cli("lab", "kill", *order[:2])  # both data columns
         cli("stat", name)
-        assert "not given up" in cli("repair", name, "--no-wait", code=3).out
+        assert "\nrepair    " in cli("repair", name, "--no-wait", code=3).out
         cli("lab", "kill", order[2])
         cli("verify", name, code=6)
         cli("get", name, tmp_path / "back")
@@ -45,3 +44,14 @@ def test_exit_codes_follow_the_redundancy(tmp_path: Path) -> None:
         cli("stat", name)
         cli("get", name, tmp_path / "gone")
         assert tree(tmp_path / "gone") == tree(source)
+
+
+@pytest.mark.nightly
+def test_a_repair_waits_until_holders_have_proven_each_other(tmp_path: Path) -> None:
+    """Then it is done, and who is away later is named; a minute or more with the timers of the service."""
+    cli, source = Cli(tmp_path / "home"), make_experiment(tmp_path)
+    with cli.lab(4):
+        name = cli("put", source, "--k", "1", "--n", "4", "--r", "2").out.strip()
+        cli("repair", name)
+        cli("lab", "kill", "1")
+        assert "not given up" in cli("repair", name, "--no-wait", code=3).out

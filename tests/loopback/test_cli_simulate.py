@@ -24,7 +24,7 @@ count = 20
 turnover = "50%/y"
 """
 MANY = QUICK.replace("replicates = 3", "replicates = 10000")
-WAIT_S = 60
+WAIT_S = 300
 
 
 def wait_for_workers(pid: int, workers: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from repair_town import HOUR, REPAIR, RepairTown, in_repair_town
 
+from potsherd.node.liveness import FreezePolicy
 from potsherd.node.repair.claiming import Overtaken
 from potsherd.node.repair.plan import repair_ranks
 
@@ -184,10 +185,7 @@ def test_a_source_that_lies_is_passed_over_and_counts_as_lost() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "seed",
-    [
-        *(3, 5, 6),
-        *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (1, 2, 4, *range(7, 13))),
-    ],
+    [3, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(1, 13) if seed != 3)],
 )
 def test_half_the_nodes_cut_off_during_a_repair_cost_no_second_one(seed: int) -> None:
     """An hour of partition in mid-stream: at most 1.2 repairs of traffic, every index on one node."""
@@ -225,25 +223,29 @@ def test_half_the_nodes_cut_off_during_a_repair_cost_no_second_one(seed: int) ->
 
 @pytest.mark.slow
 def test_a_long_partition_ends_with_one_copy_of_each() -> None:
-    """Five hours, longer than newcomers are waited for: both halves repair; then it is tidied up."""
+    """Longer than timers stand still: both halves complete what they have; then it is tidied up."""
 
     async def scenario(town: RepairTown) -> None:
-        made, _ = await town.placed(20 * 4 * 32768, k=4, n=9, r=7)
+        made, _ = await town.placed(20 * 3 * 32768)
         await asyncio.sleep(HOUR)
         alive = sorted(town.nodes)
-        halves = [[town.name(i) for i in alive[start::2]] for start in (0, 1)]
-        town.world.partition(halves)
-        await asyncio.sleep(14 * HOUR)
+        halves = [alive[start::2] for start in (0, 1)]
+        town.world.partition([[town.name(i) for i in half] for half in halves])
+        await asyncio.sleep(7 * HOUR)
+        holdings = await town.holdings(made)
+        for half in halves:
+            assert all(set(numbers) & set(half) for numbers in holdings.values()), "k are enough"
         town.world.heal()
-        least = 9
-        for _ in range(60):
+        least = 7
+        for _ in range(24):
             await asyncio.sleep(HOUR / 12)
             least = min(least, len(await town.holdings(made)))
         print(town.journal())
         holdings = await town.holdings(made)
-        assert least == 9
-        assert sorted(holdings) == list(range(9))
+        assert least == 7
+        assert sorted(holdings) == list(range(7))
         assert all(len(numbers) == 1 for numbers in holdings.values())
         await town.check(made)
 
-    in_repair_town(24, scenario)
+    short = FreezePolicy(freeze_max_s=2 * HOUR, memory_s=4 * HOUR)
+    in_repair_town(16, scenario, settings={"freeze": short})

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-COMMAND_TIMEOUT_S = 120
+COMMAND_TIMEOUT_S = 300
+"""Against commands that hang: a busy machine may take minutes."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,10 @@ class Cli:
 
     def __init__(self, home: Path, **variables: str) -> None:
         self.home = home
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("POTSHERD_")}
+        kernels = "POTSHERD_KERNEL_CACHE"  # one for the whole run, see conftest.py
+        clean = {
+            k: v for k, v in os.environ.items() if not k.startswith("POTSHERD_") or k == kernels
+        }
         self._environment = clean | {"POTSHERD_HOME": str(home)} | variables
 
     def start(self, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from node_town import push_all
 
+from potsherd.crypto.eris import ReadCapability
 from potsherd.datasets import operations
 from potsherd.datasets.home import Home
 from potsherd.datasets.library import Library
@@ -191,15 +192,12 @@ async def put_and_get(case: FaultTown) -> None:
         for segment in library.segments(found.number, 0):
             case.observer.acknowledged(case.observer.descriptor(segment.segment_id), 4)
     for left in (1, 0):
-        async with await case.town.session() as session:
-            context = Context(session.env, home, home.networks.choose(None), session)
-            try:
-                pieces = operations.cat(context, found.newest.capability, b"data")
-                assert b"".join([piece async for piece in pieces]) == source.read_bytes()
-                break
-            except PotsherdError:
-                assert left, "a second time nothing fails"
-                await asyncio.sleep(90)
+        try:
+            assert await _cat(case, home, found.newest.capability) == source.read_bytes()
+            break
+        except PotsherdError:
+            assert left, "a second time nothing fails"
+            await asyncio.sleep(90)
     await case.calm()
 
 
@@ -207,6 +205,13 @@ async def _put(case: FaultTown, home: Home, source: Path) -> None:
     async with await case.town.session() as session:
         context = Context(session.env, home, home.networks.choose(None), session)
         await operations.put(context, [source], PutOptions(name="set", k=2, n=4))
+
+
+async def _cat(case: FaultTown, home: Home, capability: ReadCapability) -> bytes:
+    async with await case.town.session() as session:
+        context = Context(session.env, home, home.networks.choose(None), session)
+        pieces = operations.cat(context, capability, b"data")
+        return b"".join([piece async for piece in pieces])
 
 
 async def repair(case: FaultTown) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cli_support import Cli
+from cli_support import COMMAND_TIMEOUT_S, Cli
 
 T = TypeVar("T")
-WAIT_S = 180.0
+WAIT_S = 300.0
 
 
 def wait_for(
@@ -41,13 +41,13 @@ class LabCli(Cli):
     def node_status(self, number: int) -> dict[str, Any]:
         """What a node says of itself; nothing when it does not run."""
         with self.donor(number).start("node", "status", "--json") as process:
-            out, _ = process.communicate(timeout=60)
+            out, _ = process.communicate(timeout=COMMAND_TIMEOUT_S)
         return {} if process.returncode else dict(json.loads(out))
 
     def verify(self, name: str, *options: str) -> tuple[int, list[dict[str, Any]]]:
         """Exit code, and each segment's facts."""
         with self.start("verify", name, *options, "--json") as process:
-            out, _ = process.communicate(timeout=120)
+            out, _ = process.communicate(timeout=COMMAND_TIMEOUT_S)
         said = [json.loads(line) for line in out.splitlines()]
         found: list[dict[str, Any]] = next(
             (row["segments"] for row in said if row["type"] == "verify"), []
