@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 _HOSTS_CACHED = 8192
+_CONTACTS_CACHED = 16_384
+"""Contacts read lately, some 7 MB: look-ups are told the same ones again and again."""
 
 
 class Scope(enum.IntEnum):
@@ -143,6 +145,11 @@ class AddressField:
         return unpack_address(plain)
 
 
+@functools.lru_cache(maxsize=_CONTACTS_CACHED)
+def _contact(data: bytes) -> Contact:
+    return Contact(data[:20], data[20:52], unpack_address(data[52:]))
+
+
 class ContactField:
     """Wire field: a `Contact` as id ‖ key ‖ address in one byte string of 58 or 70 bytes."""
 
@@ -156,4 +163,4 @@ class ContactField:
         """See `potsherd.wire.Field`."""
         if type(plain) is not bytes or len(plain) not in (58, 70):
             raise MalformedError(f"{where}: not a contact")
-        return Contact(plain[:20], plain[20:52], unpack_address(plain[52:]))
+        return _contact(plain)

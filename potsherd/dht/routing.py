@@ -8,7 +8,7 @@ here; the caller sees to that. Nothing here waits or sends; what should be pinge
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from kademlia.node import Node
@@ -21,6 +21,8 @@ from potsherd.ports import Rng
 __all__ = ["ID_BITS", "Bucket", "Table", "TableNode", "capped", "number", "random_id_in"]
 
 ID_BITS = 160
+SORTED_MAX = 512
+"""Contacts up to which a table is sorted as a whole."""
 
 
 def number(dht_id: bytes) -> int:
@@ -131,10 +133,10 @@ class Table(RoutingTable):  # type: ignore[misc] # kademlia has no type informat
     def nearest(self, target: bytes, count: int, *, exclude: bytes = b"") -> list[Contact]:
         """Exactly the `count` nearest contacts known; failing ones only when others are too few."""
         distance = number(target).__xor__
-        ids = heapq.nsmallest(count + 1, self._good, key=distance)
+        ids = _least(count + 1, self._good, distance)
         found = [self._good[i].contact for i in ids]
         if len(found) <= count and self._failing:
-            ids = heapq.nsmallest(count, self._failing, key=distance)
+            ids = _least(count, self._failing, distance)
             found += [self._failing[i].contact for i in ids]
         return [contact for contact in found if contact.dht_id != exclude][:count]
 
@@ -192,7 +194,7 @@ class Table(RoutingTable):  # type: ignore[misc] # kademlia has no type informat
             if cap is not None and bucket.same_prefix(node) >= cap:
                 return False, None
             if bucket.add_node(node):
-                self._reindex()
+                self._good[node.long_id] = node
                 return True, None
             if not self._may_split(bucket):
                 return False, self._questionable(bucket, now)
@@ -242,6 +244,13 @@ class Table(RoutingTable):  # type: ignore[misc] # kademlia has no type informat
     def elders(self) -> Iterable[TableNode]:
         """Good nodes, the longest known first."""
         return sorted(self._good.values(), key=lambda n: n.first_seen)
+
+
+def _least(count: int, ids: Collection[int], key: Callable[[int], int]) -> list[int]:
+    """The first `count` by key; of a few hundred, sorting all is three times as fast as a heap."""
+    if len(ids) <= SORTED_MAX:
+        return sorted(ids, key=key)[:count]
+    return heapq.nsmallest(count, ids, key=key)
 
 
 def random_id_in(bucket: Bucket, rng: Rng) -> bytes:

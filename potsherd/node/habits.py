@@ -73,6 +73,8 @@ class Habits:
     """Observed time since it was first seen."""
     absences: list[Absence] = field(default_factory=list)
     """At most ABSENCES_MAX, the longest first."""
+    _overall: float | None = field(default=None, init=False, repr=False, compare=False)
+    """Kept until the sketch changes: it is asked for every minute, the sketch changes every ten."""
 
     def answered(self, utc: float) -> None:
         """A heartbeat was answered."""
@@ -80,6 +82,7 @@ class Habits:
         hour = hour_of_week(utc)
         self._add(hour, 1)
         self.up[hour] += 1
+        self._overall = None
 
     def missed(self, utc: float) -> None:
         """A heartbeat was not answered."""
@@ -93,6 +96,7 @@ class Habits:
             self.tries[hour] //= 2
             self.up[hour] //= 2
         self.tries[hour] += tries
+        self._overall = None
 
     def _settle(self) -> None:
         """What was missed counts now."""
@@ -110,7 +114,9 @@ class Habits:
 
     def overall(self) -> float:
         """Share of heartbeats answered, over all hours; 1.0 for a peer never asked."""
-        return (sum(self.up) + 1) / (sum(self.tries) + 1)
+        if self._overall is None:
+            self._overall = (sum(self.up) + 1) / (sum(self.tries) + 1)
+        return self._overall
 
     def availability(self, utc: float) -> float:
         """Expected chance that it is there at this hour of the week: its own hour, drawn to the overall."""

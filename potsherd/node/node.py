@@ -55,7 +55,7 @@ BIND_TRIES = 16
 PRESENCE_WAIT_S = 10.0
 """Seconds that starting waits for the first presence to be taken."""
 HEARTBEAT_TICKS = 10
-"""Steps of the heartbeats in one interval, at least; a step at least every minute."""
+"""Steps of the heartbeats in one interval, at least."""
 
 SURVEY_DONORS = 64
 """Presences looked at in one survey."""
@@ -319,7 +319,7 @@ class Node:
             changed=self._holders_changed,
             met=self._upkeep.met,
             contacts=lambda: [contact.key for contact in self.dht.contacts()],
-            tick_s=min(60.0, settings.heartbeat_s / HEARTBEAT_TICKS),
+            tick_s=min(settings.heartbeat_tick_s, settings.heartbeat_s / HEARTBEAT_TICKS),
             timeout_s=settings.heartbeat_timeout_s,
             parallel=settings.heartbeats_parallel,
         )

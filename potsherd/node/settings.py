@@ -64,6 +64,8 @@ class NodeSettings:
     """Seconds between signs of life of each node that shares segments with us."""
     heartbeat_timeout_s: float = 10.0
     """Seconds for one heartbeat, the look-up of a presence not counted."""
+    heartbeat_tick_s: float = 60.0
+    """Seconds between two steps of the heartbeats, at most; a tenth of `heartbeat_s` where that is less."""
     heartbeats_parallel: int = 8
     """Heartbeats under way at a time."""
     away_after_s: float = 1800.0

@@ -1,4 +1,4 @@
-"""Small networks and hand-made segments, for tests and simulations. No node or client imports this module.
+"""Small networks, hand-made segments and how to store them, for tests and simulations. No node or client imports this.
 
 Everything follows from numbers that the caller gives: no randomness, no clock.
 """
@@ -16,11 +16,22 @@ from potsherd.crypto.signing import SigningKey
 from potsherd.erasure.code import Code
 from potsherd.erasure.descriptor import Descriptor, Entry
 from potsherd.erasure.layout import CELL_SIZE
+from potsherd.erasure.merkle import LEASE_TREE, MerkleTree
 from potsherd.erasure.segment import SegmentEncoder
-from potsherd.node.records import PROVISIONAL_LEASE_S, Head, ProvisionalLease, RosterEntry, Ticket
+from potsherd.node.placement import place
+from potsherd.node.records import (
+    PROVISIONAL_LEASE_S,
+    Head,
+    Lease,
+    LeasePath,
+    ProvisionalLease,
+    RosterEntry,
+    Ticket,
+)
+from potsherd.node.session import Session
 from potsherd.ports import Address, Identity
 
-__all__ = ["HandMade", "SmallNetwork", "seed_of"]
+__all__ = ["HandMade", "SmallNetwork", "lasting_lease", "push_all", "push_one", "seed_of"]
 
 
 def seed_of(*parts: object) -> bytes:
@@ -141,3 +152,45 @@ class HandMade:
             )
             signed.append(head.signed(self.owner.sign, self.network_id))
         return signed
+
+
+def lasting_lease(made: HandMade) -> tuple[bytes, list[LeasePath]]:
+    """A signed lease without end over one segment, and the segment's path in it."""
+    lease = Lease(
+        owner=made.owner.verify_key,
+        archive=0,
+        sequence=1,
+        root=MerkleTree(made.segment_id, tree=LEASE_TREE).root,
+        segments=1,
+        total_bytes=len(made.stream),
+        until=0,
+        keepers=(),
+        withdraw_key=Master(seed_of("master")).dataset(made.number).withdraw.verify_key,
+        grace_s=0,
+        repair_below=0,
+    )
+    signed = lease.signed(made.owner.sign, made.network_id)
+    return signed, [LeasePath(made.segment_id, 0, ())]
+
+
+async def push_one(session: Session, made: HandMade, index: int, key: bytes) -> bytes:
+    """Store one shard on the node; its receipt."""
+    now = session.env.utc()
+    peer = await session.peer(key)
+    stage = (await peer.push_open(made.ticket(now, index, key))).stage
+    await peer.push(stage, 0, made.shards[index])
+    return await peer.commit(stage, made.descriptor.encode(), made.lease(now))
+
+
+async def push_all(session: Session, made: HandMade) -> dict[int, bytes]:
+    """Place and store all shards as a client would, for the time of a provisional lease; holders' keys by index."""
+    donors = await session.donors(made.descriptor.placement_key, 4 * made.n)
+    holders = place(donors, made.n, made.k, made.descriptor.r, rng=session.env.rng).holders
+    receipts = []
+    for index, holder in enumerate(holders):
+        receipt = await push_one(session, made, index, holder.key)
+        receipts.append((receipt, holder.address))
+    for holder in holders:
+        peer = await session.peer(holder.key, holder.address)
+        await peer.merge_roster(made.segment_id, receipts)
+    return {index: holder.key for index, holder in enumerate(holders)}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from office import DAY, HOUR, SETTINGS, WEEK, Office, in_office, settle
 
-from potsherd.node.testing import HandMade
+from potsherd.simulations.world import World
+from potsherd.simulations.world.office import DAY, HOUR, WEEK, Office, OfficePlan
 
 
 @pytest.mark.nightly
@@ -17,8 +17,7 @@ def test_four_weeks_teach_whom_to_wait_for() -> None:
 
     async def scenario(office: Office) -> None:
         # everybody holds a piece, so everybody watches everybody; nothing is repaired
-        made = HandMade(office.town.network.network_id, b"potsherd" * 700, 2, 8, r=2)
-        await settle(office, [made])
+        await office.settle()
         await asyncio.sleep(4 * WEEK + 12 * HOUR)
         watcher = office.town.node("node0")
         known = {office.town.name_of(key): key for key, _ in watcher.peers.items()}
@@ -33,9 +32,7 @@ def test_four_weeks_teach_whom_to_wait_for() -> None:
         assert office.world.loop.time() - started <= 24 * HOUR
         assert watcher.peers.gone() == {known[server]}
 
-    in_office(scenario, 8)
-
-
-def test_settings_stay_within_what_liveness_needs() -> None:
-    """The heartbeat is asked often enough that a day of silence is noticed within a day."""
-    assert SETTINGS.loss.floor_s + SETTINGS.away_after_s < 24 * HOUR
+    with World(5, log_content=False) as world:
+        office = Office(world, OfficePlan(nodes=8, segments=1, k=2, n=8, r=2))
+        world.run(scenario(office), time_max_s=6 * WEEK)
+        assert office.observer.broken == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ from potsherd.wire import Record
 NETWORK = bytes(range(32))
 PORT = 4000
 UTC = 1_800_000_000.0
+JOINING_MAX = 100
 
 
 def contact(serial: int, host: str = "", *, network: bytes = NETWORK) -> Contact:
@@ -166,6 +168,25 @@ class Network:
         """Add donors until there are `count`."""
         while len(self.donors) < count:
             await self.add_donor()
+
+    async def grow_fast(self, count: int) -> None:
+        """The same, up to a hundred at a time, but a tenth of the network; each knows three of those before."""
+        rng = self.world.rng("grow")
+        while len(self.donors) < count:
+            there = len(self.donors)
+            places = range(there, min(count, there + max(1, min(JOINING_MAX, there // 10))))
+            opened = []
+            for place in places:
+                membrane = PlainMembrane(NETWORK, place)
+                opened.append((membrane, *await self._open(self.name(place), membrane)))
+            known = [self.bootstrap(rng.sample(range(there), min(3, there))) for _ in places]
+            await asyncio.gather(
+                *(dht.start(some) for (_, dht, _), some in zip(opened, known, strict=True))
+            )
+            for membrane, dht, address in opened:
+                self.donors.append(dht)
+                self.membranes.append(membrane)
+                self.addresses.append(address)
 
     def bootstrap(self, places: Sequence[int]) -> list[tuple[bytes, Address]]:
         """(node key, address) of some donors."""

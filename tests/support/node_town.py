@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from potsherd.node.node import Node
-from potsherd.node.placement import place
 from potsherd.node.session import Session
 from potsherd.node.settings import NodeSettings
-from potsherd.node.testing import HandMade, SmallNetwork
+from potsherd.node.testing import HandMade, SmallNetwork, push_all, push_one
 from potsherd.ports import Address
 from potsherd.simulations.world import World
+
+__all__ = ["PORT", "SETTINGS", "Town", "in_town", "push_all", "push_one"]
 
 PORT = 4800
 SETTINGS = NodeSettings(quota_bytes=2**30)
@@ -106,26 +107,3 @@ def in_town(
 
         world.run(main(), time_max_s=days * 86_400)
         return str(world.log.digest())
-
-
-async def push_one(session: Session, made: HandMade, index: int, key: bytes) -> bytes:
-    """Store one shard on the node; its receipt."""
-    now = session.env.utc()
-    peer = await session.peer(key)
-    stage = (await peer.push_open(made.ticket(now, index, key))).stage
-    await peer.push(stage, 0, made.shards[index])
-    return await peer.commit(stage, made.descriptor.encode(), made.lease(now))
-
-
-async def push_all(session: Session, made: HandMade) -> dict[int, bytes]:
-    """Place and store all shards as a client would; holders' keys by index."""
-    donors = await session.donors(made.descriptor.placement_key, 4 * made.n)
-    holders = place(donors, made.n, made.k, made.descriptor.r, rng=session.env.rng).holders
-    receipts = []
-    for index, holder in enumerate(holders):
-        receipt = await push_one(session, made, index, holder.key)
-        receipts.append((receipt, holder.address))
-    for holder in holders:
-        peer = await session.peer(holder.key, holder.address)
-        await peer.merge_roster(made.segment_id, receipts)
-    return {index: holder.key for index, holder in enumerate(holders)}

@@ -19,9 +19,16 @@ if __name__ == "__main__":
         help="virtual towns of real nodes to play beside the engine; some CPU-minutes each",
     )
     parser.add_argument(
+        "--offices",
+        type=Path,
+        nargs="*",
+        default=(),
+        help="what python -m potsherd.simulations.validation.office has written; hours each",
+    )
+    parser.add_argument(
         "--traces",
         type=Path,
         help="folder of traces; potsherd.simulations.validation.traced names them",
     )
     given = parser.parse_args()
-    sys.stdout.write(page(towns=given.towns, traces=given.traces))
+    sys.stdout.write(page(towns=given.towns, offices=given.offices, traces=given.traces))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from potsherd.simulations.montecarlo.replicates import Engine, engines
@@ -23,7 +24,7 @@ __all__ = ["exact_tables", "page", "sampled_tables"]
 
 HEAD = """# Validation: our models beside published tables and each other
 
-Made by `python -m potsherd.simulations.validation --towns {towns} --traces FOLDER > docs/validation.md`; do not edit.
+Made by `python -m potsherd.simulations.validation --towns {towns} --offices FILE ... --traces FOLDER > docs/validation.md`; do not edit.
 The same comparisons are tests (`tests/unit/simulations/`), so that a number here cannot drift from the code.
 Real nodes on sockets, TLS and disks beside the same nodes in virtual time: `tests/loopback/test_world_and_loopback.py`.
 """
@@ -47,13 +48,17 @@ def sampled_tables() -> list[Table]:
     return [*sampled.tables(engine), *sites.tables(engine), *calibration.tables()]
 
 
-def page(*, towns: int = 0, traces: Path | None = None) -> str:
-    """docs/validation.md; with so many virtual towns, and with the traces of a folder."""
+def page(*, towns: int = 0, offices: Sequence[Path] = (), traces: Path | None = None) -> str:
+    """docs/validation.md; with so many virtual towns, offices played before, and the traces of a folder."""
     tables = [*exact_tables(), *sampled_tables()]
     if towns:
         from potsherd.simulations.validation.common_ground import tables as played
 
         tables += played(towns)
+    if offices:
+        from potsherd.simulations.validation import office
+
+        tables += office.tables([office.read(path) for path in offices])
     if traces is not None:
         tables += traced.tables(traces)
     return "\n".join([HEAD.format(towns=towns), *(table.markdown() for table in tables)])

@@ -46,6 +46,9 @@ class _Watched:
     at_stop: dict[bytes, _Shard] = field(default_factory=dict)
     pages: int = 0
     page_bytes: int = 0
+    index: sqlite3.Connection | None = None
+    changes: int = 0
+    """Through which connection the index was looked at last, and how many rows had changed by then."""
     dirty: set[bytes] = field(default_factory=set)
     """Segments whose shard file has changed since it was looked at."""
 
@@ -194,8 +197,13 @@ class Observer:
 
     def _refresh(self, name: str) -> None:
         watched, index = self._machines[name], self._world.index(name)
-        if index is None or not _has_tables(index):
+        if index is None:
             return
+        if index is watched.index and index.total_changes == watched.changes and not watched.dirty:
+            return  # the call has only read, as most do
+        if not _has_tables(index):
+            return
+        watched.index, watched.changes = index, index.total_changes
         (watched.pages,) = index.execute("PRAGMA page_count").fetchone()
         (watched.page_bytes,) = index.execute("PRAGMA page_size").fetchone()
         self._check_quota(name, watched)

@@ -10,7 +10,7 @@ from dht_network import contact
 
 from potsherd.dht.addresses import Contact
 from potsherd.dht.config import DhtConfig
-from potsherd.dht.routing import Table, capped, number, random_id_in
+from potsherd.dht.routing import SORTED_MAX, Table, capped, number, random_id_in
 from potsherd.ports import Address
 
 SMALL = DhtConfig(keepers=4, replacements_max=3, failures_max=2, failure_spacing_s=10.0)
@@ -30,13 +30,14 @@ def nearest_of(contacts: list[Contact], target: bytes, count: int) -> list[Conta
     return sorted(contacts, key=lambda c: number(c.dht_id) ^ number(target))[:count]
 
 
-@pytest.mark.parametrize("count", [1, 20, 500])
-def test_the_nearest_are_exactly_the_nearest_of_those_known(count: int) -> None:
+@pytest.mark.parametrize(("count", "nodes"), [(1, 400), (20, 400), (500, 400), (20, 6000)])
+def test_the_nearest_are_exactly_the_nearest_of_those_known(count: int, nodes: int) -> None:
     """kademlia's find_neighbors gave half of them at 1,000 nodes."""
     here = Table(OWN.dht_id, DhtConfig(), 0.0)
-    for serial in range(1, 400):
+    for serial in range(1, nodes):
         here.seen(contact(serial), 0.0)
     known = here.contacts()
+    assert len(known) == len(here) and (len(here) > SORTED_MAX) == (nodes > 400)
     rng = random.Random(3)
     for _ in range(50):
         target = rng.randbytes(20)
