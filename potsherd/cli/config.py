@@ -70,6 +70,20 @@ def _rate(raw: Any) -> int:
     return found
 
 
+def _share(raw: Any) -> str:
+    """Whole percent, as text: `40%`."""
+    text = str(raw)
+    number = text.removesuffix("%")
+    if (
+        number == text
+        or not number.isascii()
+        or not number.isdigit()
+        or not 1 <= int(number) <= 100
+    ):
+        raise UsageError(f"{raw!r} is not a share from 1% to 100%")
+    return f"{int(number)}%"
+
+
 def _timers(raw: Any) -> str:
     found = _text(raw)
     if found not in TIMERS:
@@ -152,6 +166,14 @@ SETTINGS: tuple[Setting, ...] = (
         4 * 2**20,
         '"4MiB"',
         "What repairs by this node may move in a second, in and out together.",
+    ),
+    Setting(
+        "node.member_share",
+        "node",
+        _share,
+        "100%",
+        '"40%"',
+        "Share of the quota that the data of one member may take.",
     ),
     Setting(
         "node.timers",
