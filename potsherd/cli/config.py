@@ -33,7 +33,9 @@ __all__ = [
 
 FILE_BYTES_MAX = 64 * 1024
 """Bytes of a configuration file; a longer one is refused unread."""
-ENVIRONMENT_OTHER = frozenset({"POTSHERD_HOME", "POTSHERD_DEBUG", "POTSHERD_CHECKOUT"})
+ENVIRONMENT_OTHER = frozenset(
+    {"POTSHERD_HOME", "POTSHERD_DEBUG", "POTSHERD_CHECKOUT", "POTSHERD_KERNEL_CACHE"}
+)
 """Variables with our prefix that are no settings."""
 RATE_MIN = 65_536
 """Bytes a second of a rate, at least: with less no repair would ever come to its end."""
