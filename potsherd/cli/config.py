@@ -33,7 +33,9 @@ __all__ = [
 
 FILE_BYTES_MAX = 64 * 1024
 """Bytes of a configuration file; a longer one is refused unread."""
-ENVIRONMENT_OTHER = frozenset({"POTSHERD_HOME", "POTSHERD_DEBUG", "POTSHERD_CHECKOUT"})
+ENVIRONMENT_OTHER = frozenset(
+    {"POTSHERD_HOME", "POTSHERD_DEBUG", "POTSHERD_CHECKOUT", "POTSHERD_KERNEL_CACHE"}
+)
 """Variables with our prefix that are no settings."""
 RATE_MIN = 65_536
 """Bytes a second of a rate, at least: with less no repair would ever come to its end."""
@@ -68,6 +70,20 @@ def _rate(raw: Any) -> int:
     if found < RATE_MIN:
         raise UsageError(f"{raw!r} is less than {RATE_MIN} bytes a second")
     return found
+
+
+def _share(raw: Any) -> str:
+    """Whole percent, as text: `40%`."""
+    text = str(raw)
+    number = text.removesuffix("%")
+    if (
+        number == text
+        or not number.isascii()
+        or not number.isdigit()
+        or not 1 <= int(number) <= 100
+    ):
+        raise UsageError(f"{raw!r} is not a share from 1% to 100%")
+    return f"{int(number)}%"
 
 
 def _timers(raw: Any) -> str:
@@ -152,6 +168,14 @@ SETTINGS: tuple[Setting, ...] = (
         4 * 2**20,
         '"4MiB"',
         "What repairs by this node may move in a second, in and out together.",
+    ),
+    Setting(
+        "node.member_share",
+        "node",
+        _share,
+        "100%",
+        '"40%"',
+        "Share of the quota that the data of one member may take.",
     ),
     Setting(
         "node.timers",

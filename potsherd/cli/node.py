@@ -70,6 +70,7 @@ def _settings(command: Command, bootstrap: list[str]) -> NodeSettings:
     from potsherd.node.pace import at_pace
     from potsherd.node.repair.settings import RepairSettings
     from potsherd.node.settings import NodeSettings
+    from potsherd.node.store import StoreConfig
 
     config = command.config
     advertise = config["node.advertise"]
@@ -81,6 +82,7 @@ def _settings(command: Command, bootstrap: list[str]) -> NodeSettings:
         bootstrap=tuple(parse_bootstrap(text) for text in bootstrap),
         join_retry_s=JOIN_RETRY_S,
         repair=RepairSettings(bytes_per_s=config["node.repair_rate"]),
+        store=StoreConfig(member_share=int(config["node.member_share"].rstrip("%")) / 100),
     )
     return at_pace(settings, config["node.timers"])
 

@@ -349,7 +349,7 @@ class _Connection:
             expires=ticket.expires,
         )
         member = charge_of(self._member)
-        state = await self._store.stage(room, ticket.index, member, resume_others=False)
+        state = await self._store.stage(room, ticket.index, member, by_holder=True)
         self._stages[state.stage] = _Stage(ticket.index, descriptor.segment_id)
         return records.Staged(state.stage, state.size, state.digest), ()
 

@@ -12,7 +12,7 @@ from hashlib import blake2b
 
 from potsherd.errors import IntegrityError, NotFoundError, PotsherdError, RefusedError
 from potsherd.node.records import Ticket
-from potsherd.node.store import files, segments
+from potsherd.node.store import files, segments, shares
 from potsherd.node.store.claim import Claim, check_claim
 from potsherd.node.store.index import Index
 from potsherd.node.store.ledger import (
@@ -38,31 +38,37 @@ ROW_PAGES = 14
 class Intake:
     """The way of a shard from a ticket to a committed row."""
 
-    def __init__(self, env: Env, config: StoreConfig, index: Index, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        env: Env,
+        config: StoreConfig,
+        index: Index,
+        ledger: Ledger,
+        member_shares: shares.Shares,
+    ) -> None:
         self._env = env
         self._config = config
         self._index = index
         self._ledger = ledger
+        self._shares = member_shares
         self._stages = Stages(config, env.rng)
         self._leftovers: dict[str, int] = {}
         """Files that the disk refused to remove, and what is charged for them."""
         self.busy: set[bytes] = set()
         """Segments that are being committed or released."""
 
-    async def stage(
-        self, ticket: Ticket, index: int, member: bytes, resume_others: bool
-    ) -> StageState:
+    async def stage(self, ticket: Ticket, index: int, member: bytes, by_holder: bool) -> StageState:
         key = (ticket.owner, ticket.placement_key, index)
         while (stage := self._stages.find(key)) is not None:
             async with stage.lock:
                 if not stage.is_open:
                     continue
-                if stage.member != member and not resume_others:
+                if stage.member != member and by_holder:
                     raise RefusedError("somebody else is bringing this shard at the moment")
                 if stage.size_max >= ticket.shard_bytes_max:
                     return await self._resume(stage, member)
                 await self._discard(stage)
-        stage = self._admit(key, ticket.shard_bytes_max, member)
+        stage = self._admit(key, ticket.shard_bytes_max, member, not by_holder)
         async with stage.lock:
             try:
                 await self._reserve(stage)
@@ -80,7 +86,9 @@ class Intake:
             digest = blake2b(stage.memory, digest_size=32).digest()
         return StageState(stage.number, stage.size, digest)
 
-    def _admit(self, key: tuple[bytes, bytes, int], size_max: int, member: bytes) -> Stage:
+    def _admit(
+        self, key: tuple[bytes, bytes, int], size_max: int, member: bytes, counted: bool
+    ) -> Stage:
         """Charge a new stage in the ledger. No byte of it is written before its row is committed."""
         in_memory = self._stages.fits_memory(size_max)
         blob = min(size_max, self._config.small_shard_max)
@@ -89,6 +97,9 @@ class Intake:
             index=stage_index_bytes(HOLDERS_MAX, blob, self._config.page_bytes),
         )
         self._stages.check(member, reservation.total)
+        if counted:
+            staged = self._stages.counted(member)
+            self._shares.check(member, staged, reservation.total, self._ledger.quota)
         self._ledger.reserve(reservation)
         stage = Stage(
             number=self._stages.number(),
@@ -98,6 +109,7 @@ class Intake:
             reservation=reservation,
             memory=bytearray() if in_memory else None,
             touched=self._env.monotonic(),
+            counted=counted,
         )
         self._stages.add(stage)
         return stage
@@ -240,6 +252,8 @@ class Intake:
 
         def work(connection: sqlite3.Connection) -> None:
             segments.insert(connection, row, claim.encoding, data, claim.lease, claim.entry)
+            if stage.counted:
+                shares.note(connection, row.segment_id, stage.member)
             if stage.memory is None:
                 segments.stage_remove(connection, stage.number)
 
@@ -258,6 +272,8 @@ class Intake:
             for undo in settled:
                 self._ledger.unsettle(*undo)
             raise
+        if stage.counted:
+            self._shares.add(stage.member, row)
 
     async def sweep(self, now: float) -> int:
         """Give up stages that are idle at `now`, remove what could not be removed before."""

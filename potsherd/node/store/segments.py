@@ -211,7 +211,7 @@ def remove(connection: sqlite3.Connection, segment_id: bytes) -> bool:
         return False
     leases.forget(connection, key)
     heads.forget(connection, key)
-    for table in ("roster", "provisional", "uncovered", "shards"):
+    for table in ("roster", "provisional", "uncovered", "shards", "brought"):
         connection.execute(f"DELETE FROM {table} WHERE segment = ?", (key,))  # noqa: S608
     connection.execute("DELETE FROM segments WHERE id = ?", (key,))
     return True

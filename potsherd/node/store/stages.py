@@ -68,6 +68,8 @@ class Stage:
     hasher: LeafHasher = field(default_factory=LeafHasher)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     is_open: bool = True
+    counted: bool = False
+    """Whether what it becomes counts for the member's share."""
 
     @property
     def index(self) -> int:
@@ -134,6 +136,11 @@ class Stages:
             raise QuotaError("too much is being pushed here; try another node or later")
         if sum(stage.charge for stage in own) + charge > config.staging_member_bytes_max:
             raise QuotaError("this member pushes too much here at once; commit or abort first")
+
+    def counted(self, member: bytes) -> int:
+        """Bytes of the member's open stages that count for its share."""
+        own = (s for s in self._by_number.values() if s.member == member and s.counted)
+        return sum(stage.charge for stage in own)
 
     def add(self, stage: Stage) -> None:
         """Enter an open stage."""

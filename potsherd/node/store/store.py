@@ -33,6 +33,7 @@ from potsherd.node.store import (
     rosters,
     schema,
     segments,
+    shares,
 )
 from potsherd.node.store.audits import Audits
 from potsherd.node.store.cache import Lru
@@ -43,6 +44,7 @@ from potsherd.node.store.intake import HOLDERS_MAX, ROW_PAGES, Intake
 from potsherd.node.store.keeping import Dropped, Kept, Tombstone
 from potsherd.node.store.ledger import INODE_BYTES, Ledger, fixed_bytes
 from potsherd.node.store.segments import Segment
+from potsherd.node.store.shares import Shares
 from potsherd.node.store.types import (
     ROSTER_MAX,
     ROSTER_NODES_MAX,
@@ -74,12 +76,15 @@ TOMBSTONE_S = 2 * 365 * 86400
 class ShardStore:
     """Made by `open`. Methods raise StorageError when the disk refuses, LimitError when overloaded."""
 
-    def __init__(self, env: Env, config: StoreConfig, index: Index, ledger: Ledger) -> None:
+    def __init__(
+        self, env: Env, config: StoreConfig, index: Index, ledger: Ledger, kept: Shares
+    ) -> None:
         self._env = env
         self._config = config
         self._index = index
         self._ledger = ledger
-        self._intake = Intake(env, config, index, ledger)
+        self._shares = kept
+        self._intake = Intake(env, config, index, ledger, kept)
         self._rows: Lru[bytes, Segment] = Lru(config.cached_segments_max)
         self._trees: Lru[bytes, MerkleTree] = Lru(config.cached_leaves_max)
         self._forgotten = 0
@@ -108,8 +113,8 @@ class ShardStore:
         """
         config = config or StoreConfig()
         ledger = Ledger(quota_bytes, fixed_bytes(config.wal_bytes_max), config.page_bytes)
-        connection, found = await env.offload(_open, env.disk, config, ledger)
-        store = cls(env, config, Index(env, connection, ledger, config), ledger)
+        connection, found, kept = await env.offload(_open, env.disk, config, ledger)
+        store = cls(env, config, Index(env, connection, ledger, config), ledger, kept)
         store.recovery = found
         return store
 
@@ -123,17 +128,17 @@ class ShardStore:
     # coming in
 
     async def stage(
-        self, ticket: Ticket, index: int, member: bytes, *, resume_others: bool = True
+        self, ticket: Ticket, index: int, member: bytes, *, by_holder: bool = False
     ) -> StageState:
         """Reserve room for one shard of at most `ticket.shard_bytes_max`; the ticket is verified already.
 
         An open stage of this (owner, placement key, index) is resumed and charged to `member` from now
-        on; with `resume_others` false one of another member is refused (RefusedError). Raises QuotaError
-        when the quota or a limit of staging leaves no room.
+        on; `by_holder`: it does not count for the member's share, and another member's is refused
+        (RefusedError). Raises QuotaError when quota, share or a limit of staging leaves no room.
         """
         if not 0 <= index < HOLDERS_MAX:
             raise UsageError(f"index {index}")
-        return await self._own(self._intake.stage(ticket, index, member, resume_others))
+        return await self._own(self._intake.stage(ticket, index, member, by_holder))
 
     async def append(self, stage: int, offset: int, data: Buffer) -> None:
         """Add the next bytes; `offset` must be where the stage ends. `data` must not change meanwhile.
@@ -452,12 +457,16 @@ class ShardStore:
     ) -> None:
         pages = 3 * ROW_PAGES + min(ROSTER_MAX, 100) + row.blob_bytes // self._config.page_bytes
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: sqlite3.Connection) -> bytes | None:
+            member = shares.member_of(connection, row.id)
             segments.remove(connection, row.segment_id)
             if note is not None:
                 note(connection)
+            return member
 
-        await self._index.write(work, pages=pages)
+        member = await self._index.write(work, pages=pages)
+        if member is not None:
+            self._shares.less(member, row)
         self._forgotten += 1
         self._rows.drop(row.segment_id)
         self._trees.drop(row.segment_id)
@@ -512,17 +521,21 @@ class ShardStore:
         return swept
 
 
-def _open(disk: Disk, config: StoreConfig, ledger: Ledger) -> tuple[sqlite3.Connection, Recovery]:
+def _open(
+    disk: Disk, config: StoreConfig, ledger: Ledger
+) -> tuple[sqlite3.Connection, Recovery, Shares]:
     """Blocking: open the index, reconcile, and fill the ledger."""
     try:
         connection = disk.open_index(schema.INDEX_NAME)
         try:
             schema.prepare(
-                connection, config.page_bytes, keeping.SCHEMA, care.SCHEMA, audits.SCHEMA
+                *(connection, config.page_bytes),
+                *(keeping.SCHEMA, care.SCHEMA, audits.SCHEMA, shares.SCHEMA),
             )
             fold_log(connection)
             found, ledger.files = recovery.reconcile(disk, connection)
             ledger.shards, ledger.holders, ledger.blob_bytes = segments.totals(connection)
+            kept = Shares(config.member_share, shares.totals(connection))
             ledger.page_bytes = schema.scalar(connection, "PRAGMA page_size")
             ledger.pages = schema.scalar(connection, "PRAGMA page_count")
         except BaseException:
@@ -530,7 +543,7 @@ def _open(disk: Disk, config: StoreConfig, ledger: Ledger) -> tuple[sqlite3.Conn
             raise
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise storage_error(error) from error
-    return connection, found
+    return connection, found, kept
 
 
 def _bare(row: Segment) -> tuple[int, Kept]:

@@ -64,6 +64,8 @@ class StoreConfig:
     """A stage without a call for so long is given up."""
     wal_bytes_max: int = 4 * 2**20
     """Write-ahead log of the index; reserved for good."""
+    member_share: float = 1.0
+    """Of the quota, what all that one member brings with owners' tickets may take; 1: everything."""
     page_bytes: int = 8192
     """Page size of a fresh index (docs/design/store.md says why)."""
     writes_waiting_max: int = 4096

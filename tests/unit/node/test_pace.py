@@ -80,6 +80,9 @@ def test_the_documented_timers_are_those_of_the_code(checkout: Path) -> None:
 def test_the_command_line_knows_the_same_names() -> None:
     assert config.TIMERS == PACES
     assert config.parse_setting("node.repair_rate", "64KiB") == config.RATE_MIN
-    for key, wrong in (("node.timers", "quick"), ("node.repair_rate", "10kB")):
+    assert config.parse_setting("node.member_share", "40%") == "40%"
+    wrongs = [("node.timers", "quick"), ("node.repair_rate", "10kB")]
+    wrongs += [("node.member_share", text) for text in ("0%", "101%", "40", "0.4", "-5%")]
+    for key, wrong in wrongs:
         with pytest.raises(UsageError):
             config.parse_setting(key, wrong)

@@ -15,6 +15,7 @@ from store_cases import (
     ME,
     MEMBER,
     Bench,
+    Specimen,
     check_readable,
     commit,
     large_segment,
@@ -345,6 +346,49 @@ def test_stages_are_charged_to_members_and_bounded(bench: Bench) -> None:
             await store.stage(small_segment(rng).ticket(), 0, b"third".ljust(32))
         await store.abort(last.stage)
         await store.stage(small_segment(rng).ticket(), 0, MEMBER)
+        await store.close()
+
+    bench.run(scenario())
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_what_one_member_keeps_is_bounded_by_its_share(bench: Bench, small: bool) -> None:
+    """Committed or under way, before and after a restart; what holders bring counts for nobody."""
+    rng = random.Random(31)
+    config = StoreConfig(member_share=0.25)
+    other = b"o" * 32
+    quota = 16 * 2**20 if small else QUOTA
+
+    def make() -> Specimen:
+        return small_segment(rng) if small else large_segment(rng, rows=4)
+
+    async def fill(store: ShardStore) -> list[Specimen]:
+        done: list[Specimen] = []
+        while True:
+            specimen = make()
+            try:
+                stage = await push(store, specimen, 0)
+            except QuotaError as error:
+                assert "one member may" in error.message
+                return done
+            await commit(store, specimen, 0, stage)
+            done.append(specimen)
+
+    async def scenario() -> None:
+        store = await ShardStore.open(bench.env, quota, config)
+        empty = store.usage().used
+        done = await fill(store)
+        used = store.usage().used - empty
+        assert 0.1 * quota < used <= 0.25 * quota
+        await store.close()
+        store = await ShardStore.open(bench.env, quota, config)
+        with pytest.raises(QuotaError):
+            await store.stage(make().ticket(), 0, MEMBER)
+        await store.stage(make().ticket(), 0, other)
+        await store.stage(make().ticket(), 0, MEMBER, by_holder=True)
+        for specimen in done[:2]:
+            await store.release(specimen.descriptor.segment_id)
+        assert 1 <= len(await fill(store)) <= 2
         await store.close()
 
     bench.run(scenario())
