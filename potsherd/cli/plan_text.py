@@ -8,7 +8,7 @@ from typing import Any
 
 from potsherd.cli.output import Output
 from potsherd.cli.units import format_size
-from potsherd.durability.wording import chance_in_words, loss_in_words
+from potsherd.durability.wording import chance_in_words, loss_in_words, share_in_words
 from potsherd.simulations.planner.evaluation import UTILISATION_MAX, Plan
 from potsherd.simulations.planner.levers import Lever
 from potsherd.simulations.planner.prices import Prices
@@ -28,21 +28,7 @@ __all__ = [
 ]
 
 DAYS_PER_YEAR = 365.25
-SURE = 1e-8
-"""Nearer to 1 no more digits are shown."""
 COLUMNS = ("code", "repair below", "stored", "spare", "repair per donor", "busy", "readable", "any loss this year", "cost a year")  # fmt: skip
-
-
-def _percent(share: float) -> str:
-    """`60 %`, `99.97 %`: enough digits to tell it from 100 %."""
-    if share in (0.0, 1.0):
-        return f"{100 * share:.0f} %"
-    if share > 1 - SURE:
-        return f"over {100 - 100 * SURE:.6f} %"
-    digits = 1 if share < 0.1 else 0
-    if share > 0.99:
-        digits = math.ceil(-math.log10(1 - share) - 1e-9) - 1
-    return f"{100 * share:.{digits}f} %"
 
 
 def _share_a_year(rate: float) -> str:
@@ -69,7 +55,7 @@ def _size(amount: float) -> str:
 def show_question(output: Output, asked: Question) -> None:
     """What is asked, as understood."""
     parts = [
-        f"{asked.donors} donors with {_size(asked.disk)} each, {_percent(asked.uptime)} up",
+        f"{asked.donors} donors with {_size(asked.disk)} each, {share_in_words(asked.uptime)} up",
         f"{_share_a_year(asked.turnover)} leave",
         f"{_size(asked.data)} to keep",
         f"any loss at most {chance_in_words(asked.target)} a year",
@@ -102,7 +88,7 @@ def show_trace(output: Output, trace: Trace, changed: Sequence[Change]) -> None:
     lines = [f"trace {trace.path.name} ({trace.kind}): " + "; ".join(trace.notes)]
     show: dict[str, Callable[[float], str]] = {
         "turnover": _share_a_year,
-        "uptime": _percent,
+        "uptime": share_in_words,
         "given_up": lambda rate: f"{rate:.2g} a year",
     }
     names = {"turnover": "leave", "uptime": "up", "given_up": "given up though they come back"}
@@ -167,10 +153,10 @@ def _row(asked: Question, row: dict[str, Any], prices: Prices) -> dict[str, Any]
         f"{row['k']} of {row['n']}",
         row["r"],
         f"{_size(row['stored'])} ({row['expansion']:.2f} x)",
-        f"{_size(row['spare'])} ({_percent(row['spare'] / given)})",
+        f"{_size(row['spare'])} ({share_in_words(row['spare'] / given)})",
         f"{_size(row['repair_bytes_per_donor_year'] / 12)} a month",
-        _percent(row["utilisation"]),
-        _percent(row["readable"]),
+        share_in_words(row["utilisation"]),
+        share_in_words(row["readable"]),
         chance_in_words(row["loss"]),
         _money(row["cost_per_year"], prices),
     )
@@ -184,8 +170,8 @@ def _words(asked: Question, plan: Plan, row: dict[str, Any], prices: Prices) -> 
     yield f"  any loss: {loss_in_words(loss.probability, loss.low, loss.high, 1.0)}"
     steady = chance_in_words(plan.steady_loss.probability)
     yield f"    where repairs take {days:.1f} days on average and vary; if all took just that: {steady}"
-    yield f"  reading: {_percent(plan.readable)} of the time, {_percent(plan.readable_worst)} in the worst hour of the week; first byte after {plan.first_byte_s:.2f} s"
-    yield f"  repair: {_size(row['repair_bytes_per_donor_year'])} per donor and year, {_percent(plan.load.utilisation)} of what repair may send"
+    yield f"  reading: {share_in_words(plan.readable)} of the time, {share_in_words(plan.readable_worst)} in the worst hour of the week; first byte after {plan.first_byte_s:.2f} s"
+    yield f"  repair: {_size(row['repair_bytes_per_donor_year'])} per donor and year, {share_in_words(plan.load.utilisation)} of what repair may send"
     if plan.sites:
         yield from _site_words(plan)
     need = plan.stored_bytes / (asked.donors * asked.disk)
@@ -201,7 +187,7 @@ def _site_words(plan: Plan) -> Iterator[str]:
     if sites is None:
         return
     yield f"  a site holds {sites.most} pieces of a segment at most; {sites.may_go} whole sites may go at one moment"
-    yield f"    one site dark: {_percent(sites.dark_readable)} readable meanwhile; one lost: {chance_in_words(sites.lost_chance)} of a segment in the year after"
+    yield f"    one site dark: {share_in_words(sites.dark_readable)} readable meanwhile; one lost: {chance_in_words(sites.lost_chance)} of a segment in the year after"
     yield f"    sites lost together take all data: {chance_in_words(plan.loss.common)} a year of the above"
 
 
@@ -215,8 +201,8 @@ def show_best(output: Output, asked: Question, best: Best | None) -> None:
     text = (
         f"The target cannot be reached. The safest that disks and lines bear: {code.k} of {code.n},"
         f" repair below {code.r}: any loss {chance_in_words(best.loss)} a year,"
-        f" {_percent(best.readable)} readable ({_percent(asked.readable)} asked),"
-        f" lines {_percent(best.utilisation)} busy (at most {_percent(UTILISATION_MAX)})."
+        f" {share_in_words(best.readable)} readable ({share_in_words(asked.readable)} asked),"
+        f" lines {share_in_words(best.utilisation)} busy (at most {share_in_words(UTILISATION_MAX)})."
     )
     output.show(
         "plan_unreachable",
@@ -237,7 +223,7 @@ def _lever_forms() -> dict[str, tuple[str, Callable[[float], str]]]:
         "donors": ("donors", lambda v: f"{v:.0f}"),
         "up": ("line of a donor", _mbit),
         "turnover": ("donors that leave", _share_a_year),
-        "uptime": ("uptime", _percent),
+        "uptime": ("uptime", share_in_words),
         "gone_after": ("gone after", lambda v: f"{v * DAYS_PER_YEAR:.3g} d"),
         "site_loss": ("a site is lost", lambda v: f"{v:.2g} times a year"),
         "sites": ("sites", lambda v: f"{v:.0f}"),

@@ -79,6 +79,7 @@ def put(
     report = run(_put(command, paths, options))
     if dry_run:
         command.output.show("plan", _plan_text(report), **_fields(report))
+        _advise(command.output, report)
         return
     _notes(command.output, report)
     shown = {"urn": report.urn} if urn else {}
@@ -99,6 +100,7 @@ async def _put(command: Command, paths: list[Path], options: PutOptions) -> PutR
     def plan(report: PutReport) -> None:
         if not command.output.as_json:
             command.output.note(_plan_text(report))
+            _advise(command.output, report)
 
     network = command.network()
     with command.output.progress("put") as progress:
@@ -126,6 +128,11 @@ def _plan_text(report: PutReport) -> str:
         f"survives: any {report.survives} of the {report.n} nodes gone\n"
         f"kept: {'until ' + format_date(report.until) if report.until else 'without end'}"
     )
+
+
+def _advise(output: Output, report: PutReport) -> None:
+    if report.advice is not None:
+        output.note(f"advice: {report.advice.words()}")
 
 
 def _notes(output: Output, report: PutReport) -> None:

@@ -28,8 +28,18 @@ from potsherd.errors import PotsherdError
 from potsherd.node.churn import AVAILABILITY_WHOLE, NODES_MAX, ChurnSeen, typical
 from potsherd.node.placement import Domain
 from potsherd.node.session import Session
+from potsherd.ports import Address
 
-__all__ = ["HOLDERS_REPAIR_S", "Seen", "churn_of", "outlook", "seen_by"]
+__all__ = [
+    "HOLDERS_REPAIR_S",
+    "OBSERVERS",
+    "REPAIR_BYTES_PER_S",
+    "Seen",
+    "ask",
+    "churn_of",
+    "outlook",
+    "seen_by",
+]
 
 HOLDERS_REPAIR_S = 15 * 86400.0
 """Mean seconds from a loss to its repair when no holder says: a node is gone after 14 days, then come the next round
@@ -89,26 +99,36 @@ async def outlook(
     """
     if not all(segment.r for segment in health.segments):
         return None
-    seen = await _ask(session, health)
+    seen = await _ask_holders(session, health)
     return await session.env.offload(_forecast, health, domains, seen)
 
 
-async def _ask(session: Session, health: Health) -> Seen:
+async def _ask_holders(session: Session, health: Health) -> Seen:
     """What some live holders have seen."""
     shards = [s for segment in health.segments for s in segment.shards]
     live = list(dict.fromkeys(s.key for s in shards if s.live))
     asked = session.env.rng.sample(live, min(OBSERVERS, len(live)))
     nodes = list(dict.fromkeys(s.key for s in shards))[:NODES_MAX]
     addresses = {s.key: s.address for s in shards}
+    return await ask(session, {key: addresses[key] for key in asked}, nodes)
 
-    async def ask(key: bytes) -> ChurnSeen | None:
+
+async def ask(
+    session: Session,
+    asked: Mapping[bytes, Address | None],
+    nodes: Sequence[bytes],
+    timeout_s: float = OBSERVERS_TIMEOUT_S,
+) -> Seen:
+    """What those nodes have seen, and how much up to NODES_MAX others are there; who is silent is left out."""
+
+    async def one(key: bytes) -> ChurnSeen | None:
         try:
-            async with asyncio.timeout(OBSERVERS_TIMEOUT_S):
-                return await (await session.peer(key, addresses[key])).churn(nodes)
+            async with asyncio.timeout(timeout_s):
+                return await (await session.peer(key, asked[key])).churn(nodes)
         except (PotsherdError, TimeoutError):
             return None  # others may know
 
-    told = await asyncio.gather(*map(ask, asked))
+    told = await asyncio.gather(*map(one, asked))
     return seen_by([t for t in told if t is not None], nodes)
 
 

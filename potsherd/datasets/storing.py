@@ -28,9 +28,12 @@ from potsherd.datasets.library import (
 )
 from potsherd.datasets.network import CodeChoice, NetworkSink
 from potsherd.datasets.networks import Network
+from potsherd.datasets.outlook import Seen
+from potsherd.datasets.prospects import advice_for, look_around
 from potsherd.datasets.scan import Summary
 from potsherd.datasets.small_files import private_folder
 from potsherd.datasets.spool import Spool
+from potsherd.durability.advice import Advice
 from potsherd.erasure.descriptor import default_code, defaults
 from potsherd.errors import PeerError, PotsherdError, RefusedError, UsageError
 
@@ -96,6 +99,10 @@ class PutReport:
     passed_over: tuple[str, ...]
     """Sockets, FIFOs and devices, which have no content."""
     dry_run: bool
+    advice: Advice | None = None
+    """Why the default code will not do on these donors, and what would; None where it does, where another code was
+    asked for, and where too little is known.
+    """
 
     @property
     def complete(self) -> bool:
@@ -159,9 +166,15 @@ async def put(
     start = context.env.monotonic()
     donors = await _count_donors(context, options.n or 0)
     code = choose_code(donors, options.k, options.n, options.r)
+    told = on_plan is not None or options.dry_run
+    judged = told and options.k is None
     desk = await context.env.offload(Desk.open, context.home, context.network, paths, options)
+    looking = asyncio.ensure_future(look_around(context.session)) if judged else None
     try:
         summary, planned = await _prepare(context, desk, paths, options, code, donors)
+        if looking is not None:
+            advice = await context.env.offload(_advice, planned, await looking)
+            planned = replace(planned, advice=advice)
         if options.dry_run:
             await context.env.offload(desk.remove)
             return planned
@@ -170,6 +183,8 @@ async def put(
         stored = await _Put(context, desk, code, summary, options).run()
         await context.env.offload(desk.remove)
     finally:
+        if looking is not None:
+            looking.cancel()
         await context.env.offload(desk.close)
     seconds = context.env.monotonic() - start
     await context.env.offload(context.home.measured, stored.result.bytes_sent, seconds)
@@ -238,6 +253,11 @@ def _planned(
         passed_over=tuple(summary.passed_over_examples),
         dry_run=True,
     )
+
+
+def _advice(planned: PutReport, seen: Seen) -> Advice | None:
+    code = (planned.k, planned.n, planned.r)
+    return advice_for(seen, planned.donors, code, planned.segments, planned.stream_bytes)
 
 
 def _report(planned: PutReport, stored: _Stored, seconds: float) -> PutReport:

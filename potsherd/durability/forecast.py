@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -108,7 +108,7 @@ def forecast(
     together = _counted_once(segments, kinds)
     sizes = [max(1, s.stream_bytes) for s in segments]
     at = points(churn, _points_for(kinds))
-    chances = {kind: _risk(kind, at, years) for kind in set(kinds)}
+    chances = _risks(set(kinds), at, years)
     totals = any_lost(
         [
             (hazards(alone), hazards(common), together[kind])
@@ -191,24 +191,38 @@ def _states_of(kind: _Kind) -> int:
     return sum(max(0, most - kind.k + 1) for most in slots)
 
 
-def _risk(kind: _Kind, at: Points, years: float) -> tuple[Floats, Floats]:
-    """Chance of loss of such a segment at each point, and what domains by themselves make of it."""
+def _risks(kinds: Iterable[_Kind], at: Points, years: float) -> dict[_Kind, tuple[Floats, Floats]]:
+    """Chance of loss of each kind of segment at each point, and what domains by themselves make of it."""
     import numpy as np
 
-    code = Code(kind.k, kind.n, max(kind.r, kind.k))
-    strikes = standing(kind.n, kind.k, kind.spread)
-    back = np.array([counts([p] * kind.away) for p in at.returns.tolist()])
+    tables: dict[tuple[Code, Spread], tuple[Floats, Floats]] = {}
+    found = {}
+    for kind in kinds:
+        code = Code(kind.k, kind.n, max(kind.r, kind.k))
+        if (code, kind.spread) not in tables:
+            tables[code, kind.spread] = _tables(code, kind.spread, at, years)
+        back = np.array([counts([p] * kind.away) for p in at.returns.tolist()])
+        onward = slice(kind.live, kind.live + kind.away + 1)
+        alone, common = (
+            np.asarray((back * table[:, onward]).sum(axis=1)) for table in tables[code, kind.spread]
+        )
+        found[kind] = (alone, np.minimum(common, alone))
+    return found
 
-    def chances(loss_rates: Floats) -> Floats:
-        rates = (at.repair_rates, years, at.domain_rates)
-        table = loss_chances(code, loss_rates, *rates, strikes)
-        onward = table[:, kind.live : kind.live + kind.away + 1]
-        return np.asarray((back * onward).sum(axis=1))
 
-    alone = chances(at.loss_rates)
+def _tables(code: Code, spread: Spread, at: Points, years: float) -> tuple[Floats, Floats]:
+    """By point and live shards, 0 … n: chance of loss, and the same if only domains were lost."""
+    import numpy as np
+
+    strikes = standing(code.n, code.k, spread)
+
+    def table(loss_rates: Floats) -> Floats:
+        return loss_chances(code, loss_rates, at.repair_rates, years, at.domain_rates, strikes)
+
+    alone = table(at.loss_rates)
     if strikes is None:
         return alone, np.zeros_like(alone)
-    return alone, np.minimum(chances(np.zeros_like(alone)), alone)
+    return alone, table(np.zeros_like(at.loss_rates))
 
 
 def _assumptions(kinds: Sequence[_Kind], churn: Churn) -> Iterator[str]:

@@ -11,10 +11,12 @@ is not negative, so nothing cancels, however rare the loss.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from potsherd.durability.binomial import at_least_of_equal
 from potsherd.durability.spread import Strikes
 from potsherd.errors import UsageError
 
@@ -25,12 +27,21 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Places = NDArray[np.int64]
 
-__all__ = ["Code", "live_shares", "loss_chances", "loss_rates", "timed_loss_rates"]
+__all__ = [
+    "Code",
+    "live_shares",
+    "loss_chances",
+    "loss_rates",
+    "readable_share",
+    "timed_loss_rates",
+]
 
 EVENTS_MAX = 3000.0
 """That may happen within the time, step by step; beyond it the long run takes over."""
 SHARE_SHORT = 1e-3
 """Of the time under repair: below it, and where there are too many steps otherwise, repairs take no time."""
+SHARES_MIN = 1e-9
+"""Numbers of live shards with less than this share of the time are left out of an average."""
 LOST = 0
 """The state that has no way out; values are 1 there."""
 
@@ -317,3 +328,12 @@ def live_shares(code: Code, shard_rate: float, repair_rate: float) -> dict[int, 
         arrives *= live * shard_rate / total
     whole = math.fsum(times.values())
     return {live: time / whole for live, time in times.items()}
+
+
+def readable_share(k: int, live: Mapping[int, float], up: float) -> float:
+    """Share of time that k of the live shards are online, by the shares of time with each number of live ones."""
+    return math.fsum(
+        share * at_least_of_equal(k, shards, up)
+        for shards, share in live.items()
+        if share > SHARES_MIN
+    )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["FLOOR", "chance_in_words", "loss_in_words", "period_in_words"]
+__all__ = ["FLOOR", "chance_in_words", "loss_in_words", "period_in_words", "share_in_words"]
 
 FLOOR = 1e-15
 """Below this, what no model here knows of (a flaw in the software, a war) decides; no number is given."""
+SURE = 1e-8
+"""Shares nearer to 1 get no more digits."""
 _SCALES = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
@@ -40,6 +42,18 @@ def period_in_words(years: float) -> str:
         days = max(1, round(years * 365.25))
         return f"in {days} day{'s' if days > 1 else ''}"
     return f"in {years:g} years"
+
+
+def share_in_words(share: float) -> str:
+    """`60 %`, `99.970 %`: enough digits to tell it from 100 %."""
+    if share in (0.0, 1.0):
+        return f"{100 * share:.0f} %"
+    if share > 1 - SURE:
+        return f"over {100 - 100 * SURE:.6f} %"
+    digits = 1 if share < 0.1 else 0
+    if share > 0.99:
+        digits = math.ceil(-math.log10(1 - share) - 1e-9) - 1
+    return f"{100 * share:.{digits}f} %"
 
 
 def _without_less(chance: float) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from potsherd.durability import Chain
 from potsherd.durability.binomial import at_least_of_equal
 from potsherd.durability.long_run import LongRun, dataset_loss
-from potsherd.durability.segment import Code, live_shares
+from potsherd.durability.segment import Code, live_shares, readable_share
 from potsherd.durability.spread import Domains
 from potsherd.simulations.montecarlo.habits import online_by_hour
 from potsherd.simulations.planner.question import Question
@@ -25,8 +25,6 @@ ROUND_TRIPS = 3
 ROUND_TRIP_S = 0.1
 """Assumed, seconds."""
 CELL_BYTES = 32768
-SHARES_MIN = 1e-9
-"""Numbers of live shards with less than this share of the time are left out of the average."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +110,7 @@ def readable(question: Question, code: Code, repair_years: float) -> tuple[float
     online = np.unique(np.round(online_by_hour(question.habit, question.uptime), 9))
     hours = np.round(online_by_hour(question.habit, question.uptime), 9)
     live = live_shares(code, question.shard_loss, 1 / repair_years)
-    found = {
-        up: math.fsum(
-            share * at_least_of_equal(code.k, shards, up)
-            for shards, share in live.items()
-            if share > SHARES_MIN
-        )
-        for up in online.tolist()
-    }
+    found = {up: readable_share(code.k, live, up) for up in online.tolist()}
     by_hour = [found[up] for up in hours.tolist()]
     return math.fsum(by_hour) / len(by_hour), min(by_hour)
 

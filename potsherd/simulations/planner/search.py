@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from potsherd.durability.advice import KS, N_MAX
 from potsherd.durability.segment import Code
 from potsherd.simulations.planner.evaluation import (
     UTILISATION_MAX,
@@ -36,9 +37,6 @@ __all__ = [
     "reaches_any",
 ]
 
-KS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64)
-N_MAX = 255
-"""Where codes end."""
 WIDER = (1.0, 1.1, 1.25, 1.5)
 """n beyond the smallest that are tried: more disk, less traffic."""
 Progress = Callable[[int, int], None]

@@ -173,8 +173,8 @@ def _lives(folder: Path) -> Table:
         "exponential of the same mean.\n"
         "The last column is the exact chain with that mean, whose repair times are exponential, too.\n"
         "Lives of shape below 1 lose far less than exponential ones of the same mean when shards lie on nodes that are "
-        "met at random, because most of these are old; the fitted Weibull is near to what was measured (for Bitcoin half "
-        "as much again), the exponential is not."
+        "met at random, because most of these are old; the fitted Weibull is near to what was measured (for Bitcoin a "
+        "third less), the exponential is not."
     )
     columns = ("lives", "as measured", "Weibull", "exponential", "chain")
     return Table("Traces: lives, measured against fitted", f"{SOURCES}.", says, columns, rows)
