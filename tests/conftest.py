@@ -48,12 +48,17 @@ def checkout() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Kernels are compiled once for a run, all its workers and the processes they start; nobody's cache is touched."""
+def _kept_for_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is compiled is compiled once for all workers and the processes they start; nobody's cache is touched."""
     base = tmp_path_factory.getbasetemp()
     run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(KERNELS_VARIABLE, str(run / "kernels"))
+        if (
+            "PYTHONDONTWRITEBYTECODE" in os.environ
+        ):  # without bytecode a command takes three times as long
+            patch.delenv("PYTHONDONTWRITEBYTECODE")
+            patch.setenv("PYTHONPYCACHEPREFIX", str(run / "bytecode"))
         yield
 
 

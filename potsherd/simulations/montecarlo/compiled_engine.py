@@ -157,6 +157,7 @@ def _rules(population: Population, network: Network) -> Rules:
     from potsherd.simulations.montecarlo._kernels import Rules
 
     scenario = population.scenario
+    # "6 years" is an integer: the engine would be compiled once more for it, some ten seconds.
     return Rules(
         k=scenario.k,
         n=scenario.n,
@@ -165,13 +166,13 @@ def _rules(population: Population, network: Network) -> Rules:
         easy=network.easy,
         labelled=bool((network.labels >= 0).any()),
         pool=network.pool,
-        years=scenario.years,
+        years=float(scenario.years),
         exponential=scenario.repair.kind == "exponential",
-        notice=scenario.repair.notice_years,
-        mean=scenario.repair.mean_years,
-        absence=population.classes.retry,
-        shard_bytes=scenario.shard_bytes,
-        top=network.top,
+        notice=float(scenario.repair.notice_years),
+        mean=float(scenario.repair.mean_years),
+        absence=float(population.classes.retry),
+        shard_bytes=float(scenario.shard_bytes),
+        top=float(network.top),
     )
 
 
@@ -183,17 +184,17 @@ def _kinds(population: Population, network: Network) -> Kinds:
     knots = [p.knots for p in classes.parameters]
     return Kinds(
         life=np.array([p.kind for p in classes.parameters]),
-        scale=np.array([p.scale for p in classes.parameters]),
-        shape=np.array([p.shape for p in classes.parameters]),
+        scale=np.array([p.scale for p in classes.parameters], dtype=np.float64),
+        shape=np.array([p.shape for p in classes.parameters], dtype=np.float64),
         knots=np.concatenate(knots),
         knot_start=np.concatenate([[0], np.cumsum([len(part) for part in knots])]),
-        up=classes.up,
-        down=classes.down,
-        given_up=classes.given_up,
+        up=classes.up.astype(np.float64),
+        down=classes.down.astype(np.float64),
+        given_up=classes.given_up.astype(np.float64),
         capacity=(classes.capacity // shard).astype(np.int64),
         ample=np.full(len(knots), int(np.ceil(2.0**network.top / shard)), dtype=np.int64),
         replaced=classes.replaced.astype(np.uint8),
-        online=classes.online,
+        online=classes.online.astype(np.float64),
     )
 
 

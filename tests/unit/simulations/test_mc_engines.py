@@ -270,6 +270,23 @@ def test_a_full_network_leaves_shards_unplaced(engine: Engine) -> None:
 
 
 @pytest.mark.slow
+def test_whole_numbers_and_fractions_are_one_compiled_engine() -> None:
+    """To compile it takes ten seconds: once, not again for each mixture of integers and floats."""
+    if "compiled" not in engines():
+        pytest.skip("needs the extra [simulate]")
+    from potsherd.simulations.montecarlo._kernels import run_stretch
+
+    nodes = (NodeClass(20, Exponential(1)), NodeClass(20, Exponential(1.0), up=1000, disk_bytes=9))
+    for years, kind in ((1, nodes[:1]), (0.5, nodes)):
+        repair = Repair(notice_years=years, mean_years=years)
+        scenario = Scenario(
+            kind, k=2, n=4, r=3, segments=20, segment_bytes=2, repair=repair, years=years
+        )
+        runs(scenario, "compiled")
+    assert len(run_stretch.signatures) == 1  # type: ignore[attr-defined] # numba's dispatcher
+
+
+@pytest.mark.slow
 def test_engines_agree_where_nothing_is_exact() -> None:
     """Thin lines, sleepers, sites and shocks together."""
     if "compiled" not in engines():
