@@ -109,7 +109,7 @@ def _describe(error: BaseException) -> tuple[str, str]:
         return "interrupted", ""
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror or type(error).__name__}{where}", ""
+        return f"{error.strerror or str(error) or type(error).__name__}{where}", ""
     return (
         f"a mistake in potsherd: {type(error).__name__}: {error}",
         f"Run it again with {DEBUG_VARIABLE}=1 and report what it prints.",

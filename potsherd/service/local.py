@@ -44,6 +44,7 @@ CALL_TIMEOUT_S = 10.0
 CONNECTIONS_MAX = 16
 """Requests in work; more wait in the socket's queue."""
 SOCKET_PATH_BYTES_MAX = 100
+SHORT_FOLDER = Path("/tmp")  # noqa: S108 - nobody else's folder is entered, see _socket_path
 RUN_FOLDER = "run"
 STATE_FILE = "node.json"
 SOCKET_FILE = "api.sock"
@@ -85,8 +86,13 @@ def running(home: Path) -> Running | None:
 
 
 def _elsewhere(home: Path) -> Path:
-    name = hashlib.blake2b(os.fsencode(home.absolute()), digest_size=8).hexdigest()
-    return Path(tempfile.gettempdir()) / f"potsherd-{os.getuid()}-{name}"
+    """A folder for the socket with a short path, also where TMPDIR has a long one."""
+    digest = hashlib.blake2b(os.fsencode(home.absolute()), digest_size=8).hexdigest()
+    name = f"potsherd-{os.getuid()}-{digest}"
+    folder = Path(tempfile.gettempdir()) / name
+    if len(os.fsencode(folder / SOCKET_FILE)) <= SOCKET_PATH_BYTES_MAX:
+        return folder
+    return SHORT_FOLDER / name
 
 
 def clear(home: Path) -> None:

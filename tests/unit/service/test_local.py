@@ -122,6 +122,18 @@ async def test_a_home_with_a_long_path_works_too(
     elsewhere.rmdir()  # nothing is left in it
 
 
+async def test_a_long_folder_for_temporary_files_is_no_harm_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, elsewhere = long_home(tmp_path, monkeypatch)
+    long = tmp_path / ("temporary" * 12)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    async with serve(home):
+        assert await call(home, "ask") == {"answer": 42}
+    elsewhere.rmdir()
+
+
 async def test_a_folder_that_others_may_enter_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
