@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median_low
 
-from potsherd.errors import PotsherdError
+from potsherd.errors import PotsherdError, StorageError
 from potsherd.node import retention
 from potsherd.node.lease_exchange import learn
 from potsherd.node.lease_records import KEEPING_SEGMENTS_MAX, KeepingReply, Withdrawal
@@ -211,7 +211,11 @@ class Expiry:
                     reply = await self._ask(key, part[0].placement_key, ids)
                 except PotsherdError:
                     return
-            answer = await self._take(reply)
+            try:
+                answer = await self._take(reply)
+            except StorageError as error:  # a group of errors would end the node
+                _LOG.warning("what %s says is not taken in: %s", key.hex()[:12], error)
+                return
             for segment_id in ids:
                 heard.setdefault(segment_id, {})[key] = answer
 

@@ -157,7 +157,15 @@ def test_of_two_that_begin_together_one_stops_with_its_next_batch() -> None:
         await first.caretaker.claiming.claim(looks[0], (0,), 0)
         with pytest.raises(Overtaken):
             await told((0,), 0)
-        await first.caretaker.claiming.progress(looks[0])((0,), 0)
+        told = first.caretaker.claiming.progress(looks[0])
+        await told((0,), 0)
+        await told((0,), 3)
+        for node in town.nodes.values():
+            claim = node.caretaker.claiming.standing(made.segment_id)
+            holds = await node.store.held(made.segment_id) is not None
+            assert (claim.rows if claim else None) == (3 if holds else None), (
+                "rows are told at once"
+            )
 
     in_repair_town(9, scenario)
 

@@ -128,16 +128,19 @@ class Claiming:
             self._numbers.pop(seen.held.segment_id, None)
 
     def progress(self, seen: Seen) -> Callable[[Sequence[int], int], Awaitable[None]]:
-        """What is told how far a repair has come; renews the claim no more often than needed."""
+        """What is told how far a repair has come; renews the claim no more often than needed.
+
+        The first rows are told at once: who has begun to send is not pushed aside any more.
+        """
         pause = self._policy.lapse_s / RENEWALS
-        told_at = self._env.monotonic()
+        told_at, told_rows = self._env.monotonic(), 0
 
         async def told(indices: Sequence[int], rows: int) -> None:
-            nonlocal told_at
+            nonlocal told_at, told_rows
             self._check_standing(seen.held.segment_id)
             now = self._env.monotonic()
-            if now - told_at >= pause:
-                told_at = now
+            if now - told_at >= pause or (rows and not told_rows):
+                told_at, told_rows = now, rows
                 await self.claim(seen, indices, rows)
 
         return told
