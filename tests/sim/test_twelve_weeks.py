@@ -6,14 +6,16 @@ the same office. A year of fifty is a command (docs/validation.md).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from potsherd.simulations.validation.office import predicted, tables
-from potsherd.simulations.world.office import DAY, HOUR, OfficePlan, OfficeReport, run
+from potsherd.simulations.validation.office import predicted, read, tables, write
+from potsherd.simulations.world.office import HOUR, OfficePlan, OfficeReport, run
 
 
 @pytest.mark.slow
-def test_a_day_of_an_office_is_the_same_again() -> None:
+def test_a_day_of_an_office_is_the_same_again(tmp_path: Path) -> None:
     """Seven machines, of which one is gone; nothing is rebuilt so soon, and nobody given up who only sleeps."""
     plan = OfficePlan(
         seed=2, nodes=7, weeks=1 / 7, departures_per_week=7, segments=2, k=2, n=5, r=3
@@ -26,6 +28,8 @@ def test_a_day_of_an_office_is_the_same_again() -> None:
     assert (report.lost, report.false, report.broken) == (0, 0, ())
     assert report.looks > 100
     assert run(plan).digest == report.digest
+    write(tmp_path / "office.json", plan, report)
+    assert read(tmp_path / "office.json") == (plan, report)
     assert tables([(plan, report)])[0].rows
 
 
@@ -36,7 +40,7 @@ def test_settings_stay_within_what_liveness_needs() -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(3000)
+@pytest.mark.timeout(6000)
 def test_twelve_weeks_of_thirty_workstations() -> None:
     plan = OfficePlan(seed=5, nodes=30, weeks=12, departures_per_week=1.5)
     report = run(plan, print)
@@ -44,6 +48,6 @@ def test_twelve_weeks_of_thirty_workstations() -> None:
     print(report, model)
     assert report.broken == ()
     assert report.least >= plan.k
-    assert report.departures > 5
+    assert report.false == 0, "who sleeps is waited for"
+    assert report.departures > 5 and report.given_up > 5
     assert model.rebuilt.holds(report.rebuilt), "neither storms nor neglect"
-    assert report.given_up_days * DAY < 14 * DAY
