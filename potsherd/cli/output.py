@@ -29,6 +29,8 @@ def printable(text: str | bytes) -> str:
     """Safe to show on a terminal: control characters and undecodable bytes become escapes."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "surrogateescape")
+    if text.isprintable():
+        return text
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )

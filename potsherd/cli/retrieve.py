@@ -57,7 +57,8 @@ async def _ls(
         async for entry in operations.ls(context, found.capability, path, recurse=recursive):
             if entry.path == top and entry.kind == "folder":
                 continue  # its content is asked for
-            command.output.show("entry", _entry_text(entry, long=long), **_entry_fields(entry))
+            fields = _entry_fields(entry) if command.output.as_json else {}
+            command.output.show("entry", _entry_text(entry, long=long), **fields)
 
 
 def _entry_fields(entry: Listed) -> dict[str, Any]:
@@ -74,11 +75,12 @@ def _entry_fields(entry: Listed) -> dict[str, Any]:
 
 def _entry_text(entry: Listed, *, long: bool) -> str:
     from potsherd.cli.output import printable
-    from potsherd.cli.units import format_date
 
     text = printable(entry.path) + ("/" if entry.kind == "folder" else "")
     if not long:
         return text
+    from potsherd.cli.units import format_date
+
     kind = {"folder": modes.S_IFDIR, "link": modes.S_IFLNK}.get(entry.kind, modes.S_IFREG)
     date = format_date(entry.mtime_ns // 10**9)
     target = f" -> {printable(entry.target)}" if entry.kind == "link" else ""
