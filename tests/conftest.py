@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 # Python 3.11 makes an event loop for whoever asks first. pytest-asyncio asks, puts it back and never closes
 # it, which warns, and warnings are errors: say that there is none.
 asyncio.set_event_loop(None)
+
+# What a shell starts in the background ignores Ctrl-C, and so would every process that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHECKOUT_VARIABLE = "POTSHERD_CHECKOUT"
 """Where the sources are when the tests run on an installed wheel; see .ci/run."""
