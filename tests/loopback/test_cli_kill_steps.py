@@ -213,11 +213,16 @@ def move(bench: Bench, at: str) -> list[str]:
         leaving = status.get("leaving", {})
         return not status or leaving["safe"] or leaving["stuck"] == leaving["left_shards"]
 
+    def leaves() -> bool:
+        """Also when it died after writing it down, and before it could say so."""
+        return bool(bench.cli.node_status(VICTIM)["leaving"]["mode"])
+
     wait_for("it has left, or died", ended)
     steps = bench.steps()
     if not bench.alive:
         bench.revive()
-        if accepted:
+        assert leaves() or not accepted
+        if leaves():
             wait_for("it has left", ended)
     bench.check_pieces(name, NODES - 1)
     victim("node", "resume")
