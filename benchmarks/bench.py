@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench_kit import Report
+from bench_kit import Report, hold_memory, memory_to_hold
 from bench_network import idle_nodes, large_files, small_files, start_up
 from bench_primitives import primitives
 from bench_repair import repair
@@ -44,6 +44,8 @@ def main() -> None:
     a = _arguments()
     report = Report()
     report.note(", ".join(f"{name} {value}" for name, value in report.machine.items()))
+    held, text = hold_memory(memory_to_hold())
+    report.note(text)
     parts: dict[str, Callable[[], None]] = {
         "primitives": lambda: primitives(report, [a.tmpfs, a.disk]),
         "start": lambda: start_up(report, a.disk),
@@ -61,6 +63,7 @@ def main() -> None:
     for name in a.only:
         parts[name]()
     report.write(a.out)
+    held.close()
 
 
 if __name__ == "__main__":

@@ -24,10 +24,21 @@ import sys
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench_kit import MB, Lab, Report, cpu_of, free_port, lab, make_file, median
+from bench_kit import (
+    MB,
+    Lab,
+    Report,
+    cpu_of,
+    free_port,
+    hold_memory,
+    lab,
+    make_file,
+    median,
+    memory_to_hold,
+)
 from bench_repair import LOST, repair_once
 from bench_repair import K as REPAIR_K
 from bench_repair import N as REPAIR_N
@@ -39,6 +50,8 @@ from potsherd.kernels.choice import eris_kernel
 ENVIRONMENTS = Path(__file__).resolve().parent.parent
 GRID_WAIT_S = 120.0
 CELL = 32768
+WARMING_BYTES = 2**23
+"""Put into each network before anything is measured."""
 PROBE = Path(__file__).with_name("peer_probe.py")
 
 
@@ -247,33 +260,38 @@ def _ours(network: Lab, source: Path, code: tuple[int, int], runs: Runs) -> None
     shutil.rmtree(back)
 
 
-@contextlib.contextmanager
-def _both(folder: Path, code: tuple[int, int]) -> Iterator[tuple[Lab, Tahoe]]:
-    with (
-        tempfile.TemporaryDirectory(prefix="tahoe-", dir=folder) as base,
-        lab(folder, code[1]) as network,
-        Tahoe(Path(base) / "grid", *code) as grid,
-    ):
-        yield network, grid
-
-
 def tahoe(
     report: Report, folder: Path, sizes: Sequence[int], code: tuple[int, int], repeats: int
 ) -> None:
     """A table of both, and how many times."""
     k, n = code
     report.table(f"Tahoe-LAFS and potsherd: {k} of {n} on {folder}")
-    with _both(folder, code) as (network, grid):
-        for mib in sizes:
-            ours: Runs = {"put": [], "get": [], "verify": []}
-            theirs: Runs = {"put": [], "get": [], "verify": []}
-            for number in range(repeats):
-                source = make_file(network.folder / f"s{mib}r{number}", mib * 2**20, seed=number)
-                _theirs(grid, source, theirs)
-                _ours(network, source, code, ours)
-                source.unlink()
-            for verb in ours:
-                _compare(report, verb, mib, ours[verb], theirs[verb])
+    for mib in sizes:
+        ours: Runs = {"put": [], "get": [], "verify": []}
+        theirs: Runs = {"put": [], "get": [], "verify": []}
+        for number in range(repeats):
+            _round(folder, mib * 2**20, code, number, (ours, theirs))
+        for verb in ours:
+            _compare(report, verb, mib, ours[verb], theirs[verb])
+
+
+def _round(
+    folder: Path, size: int, code: tuple[int, int], number: int, runs: tuple[Runs, Runs]
+) -> None:
+    """Each system once, in a network of its own that ends before the other's begins.
+
+    So neither computes beside the other, and what they have stored does not pile up until memory is short.
+    """
+    ours, theirs = runs
+    with tempfile.TemporaryDirectory(prefix="peers-", dir=folder) as base:
+        source = make_file(Path(base) / "source", size, seed=number)
+        first = make_file(Path(base) / "first", WARMING_BYTES)
+        with Tahoe(Path(base) / "grid", *code) as grid:
+            grid.put(first)
+            _theirs(grid, source, theirs)
+        with lab(Path(base), code[1]) as network:
+            network.client("put", str(first), "first", *map(str, code))
+            _ours(network, source, code, ours)
 
 
 def _compare(
@@ -385,6 +403,8 @@ def main() -> None:
     a = parser.parse_args()
     report = Report()
     report.note(", ".join(f"{name} {value}" for name, value in report.machine.items()))
+    held, text = hold_memory(memory_to_hold())
+    report.note(text)
     parts: dict[str, Callable[[], None]] = {
         "zfec": lambda: zfec(report),
         "eris": lambda: eris(report),
@@ -401,6 +421,7 @@ def main() -> None:
         except OSError as error:
             report.note(f"{name}: {error}")
     report.write(a.out)
+    held.close()
 
 
 if __name__ == "__main__":
