@@ -1,7 +1,8 @@
 """What a node has seen of coming and going: counts for the forecast of those who ask (docs/spec/node-protocol.md).
 
 The counts are of peers that share segments with this node, in observed time (docs/design/liveness.md): time in
-which it was running and reached them. They outlive restarts and the peers themselves.
+which it was running and reached them. They outlive restarts and the peers themselves. Others are told them as time
+of the calendar: divided by the share of it that the node observes (attendance.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from potsherd.errors import MalformedError
 from potsherd.wire import Bytes, ListOf, Opt, Record, Uint
 
 __all__ = ["AVAILABILITY_WHOLE", "NODES_MAX", "ChurnCounts", "ChurnQuery", "ChurnSeen", "typical"]
@@ -26,13 +28,24 @@ SECONDS_MAX = 2**32 - 1
 class ChurnCounts(Record):
     """Sums since the node exists."""
 
-    SIZE_MAX: ClassVar[int] = 64
+    VERSION: ClassVar[int] = 2
+    SIZE_MAX: ClassVar[int] = 96
     watched: Annotated[int, Uint(COUNT_MAX)] = 0
     """Observed seconds, of all peers together, while they were not given up."""
     gone: Annotated[int, Uint(COUNT_MAX)] = 0
     """Peers given up that have not come back."""
     returned: Annotated[int, Uint(COUNT_MAX)] = 0
     """Absences long enough that a peer may be given up, after which it came back."""
+    observed: Annotated[int, Uint(COUNT_MAX)] = 0
+    """Of the sums of `Attendance`, the seconds observed."""
+    calendar: Annotated[int, Uint(COUNT_MAX)] = 0
+    """Those of the calendar; 0: not counted yet."""
+    at: Annotated[int | None, Opt(Uint(COUNT_MAX))] = None
+    """Date up to which they are counted."""
+
+    def check(self) -> None:
+        if self.observed > self.calendar:
+            raise MalformedError("ChurnCounts.observed: more than the calendar")
 
 
 @dataclass(frozen=True)
@@ -49,10 +62,12 @@ class ChurnSeen(Record):
 
     SIZE_MAX: ClassVar[int] = 1280
     watched: Annotated[int, Uint(COUNT_MAX)]
+    """Seconds of the calendar, of all peers together, while they were not given up."""
     gone: Annotated[int, Uint(COUNT_MAX)]
     returned: Annotated[int, Uint(COUNT_MAX)]
     noticed: Annotated[int, Uint(SECONDS_MAX, 1)]
-    """Seconds from a peer's silence until its shards are made anew, transfer not counted: the median over peers."""
+    """Seconds of the calendar from a peer's silence until its shards are made anew, transfer not counted: the
+    median over peers."""
     availability: Annotated[
         tuple[int | None, ...], ListOf(Opt(Uint(AVAILABILITY_WHOLE)), max=NODES_MAX)
     ]

@@ -37,7 +37,9 @@ class LossPolicy:
     """How long a silent peer is waited for before it is given up. Seconds; settings scale them together."""
 
     prior_s: float = 14 * DAY_S
-    """For a newcomer, of whom nothing is known."""
+    """For a newcomer, of whom nothing is known: of the calendar, so a watcher that sleeps needs less of its own."""
+    prior_share_min: float = 0.25
+    """The least of it that a watcher waits in its own time, however seldom it is on."""
     learned_s: float = 21 * DAY_S
     """Observed time after which only a peer's own habits count; until then they gain weight evenly."""
     floor_s: float = 18 * HOUR_S
@@ -123,14 +125,15 @@ class Habits:
         hour = hour_of_week(utc)
         return (self.up[hour] + self.overall()) / (self.tries[hour] + 1)
 
-    def patience_s(self, policy: LossPolicy, week: int) -> float:
-        """Observed silence after which it is given up."""
+    def patience_s(self, policy: LossPolicy, week: int, share: float = 1.0) -> float:
+        """Observed silence after which it is given up; `share` of the calendar is observed (attendance.py)."""
         longest = max((a.length_s for a in self._recent(week)), default=0.0)
         sleeping = min(1.0, (1.0 - self.overall()) / SLEEPER_SHARE)
         floor = policy.floor_s * (1.0 + (policy.sleeper_floors - 1.0) * sleeping)
         learned = min(policy.ceiling_s, max(floor, policy.longest_absences * longest))
         weight = min(1.0, self.observed_s / policy.learned_s)
-        return float(learned**weight * policy.prior_s ** (1.0 - weight))
+        prior = policy.prior_s * max(policy.prior_share_min, share)
+        return float(learned**weight * prior ** (1.0 - weight))
 
     def _recent(self, week: int) -> Sequence[Absence]:
         return [a for a in self.absences if abs(week - a.week) <= ABSENCE_MEMORY_WEEKS]

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from potsherd.node.attendance import Attendance
 from potsherd.node.churn import AVAILABILITY_WHOLE, ChurnCounts, ChurnSeen, typical
 from potsherd.node.habits import Habits, LossPolicy
 from potsherd.ports import Address
@@ -25,6 +26,10 @@ SILENT_ASK_S = 86_400.0
 """A peer silent for so long is asked less often."""
 SILENT_INTERVALS = 6
 """Heartbeat intervals between two questions to such a peer."""
+SILENT_PAUSE_MAX_S = 4 * 3600.0
+"""No longer than that, unless the interval is: asked once a day, a sleeper would always be asked in its sleep."""
+QUESTION_SPEAKS_S = 3600.0
+"""For so much of the time before it a question in vain speaks at most: habits are known by the hour."""
 PROVEN_RECORD_S = 14 * 86_400.0
 """Observed time after which a peer with a passed audit has a proven record."""
 EXPECTED_SHARE = 0.5
@@ -101,7 +106,9 @@ class Watched:
     freeze_left_s: float = 0.0
     """How long the timer stands still yet."""
     missed_s: float = 0.0
-    """Silence weighted with the chance that it should have been there."""
+    """Silence for which questions in vain speak, weighted with the chance that it should have been there."""
+    spoken_s: float = 0.0
+    """Of `silent_s`, up to where questions have spoken."""
     patience_s: float = 0.0
     """What its habits were worth when the silence began; 0 while it is there."""
     passed: int = 0
@@ -138,6 +145,7 @@ class PeerTable:
         self._advanced: float | None = None
         self._isolated = False
         self._watched_s, self._gone, self._returned = 0.0, 0, 0
+        self._attendance = Attendance()
 
     # who is watched
 
@@ -214,7 +222,7 @@ class PeerTable:
         peer.away = peer.gone = False
         peer.fails = 0
         peer.silent_s = peer.vouched_s = peer.frozen_s = peer.freeze_left_s = 0.0
-        peer.missed_s = peer.patience_s = 0.0
+        peer.missed_s = peer.spoken_s = peer.patience_s = 0.0
         if now - peer.counted >= self._interval_s:
             peer.counted = now
             peer.habits.answered(utc)
@@ -226,7 +234,10 @@ class PeerTable:
         if peer is None:
             return
         if not peer.fails:
-            peer.patience_s = peer.habits.patience_s(self._loss, int(utc // WEEK_S))
+            peer.patience_s = self._patience_s(peer.habits, utc)
+        speaks = min(QUESTION_SPEAKS_S, peer.silent_s - peer.spoken_s)
+        peer.missed_s += speaks * peer.habits.availability(utc)
+        peer.spoken_s = peer.silent_s
         peer.asked, peer.address = now, None
         peer.fails += 1
         peer.counted = now
@@ -279,6 +290,7 @@ class PeerTable:
         elapsed = 0.0 if before is None else min(max(0.0, now - before), step_max_s)
         changed = self._note_away(now, utc)
         self._isolated = self._is_isolated(now, utc)
+        self._attendance.count(0.0 if self._isolated else elapsed, utc)
         if self._isolated:
             return changed
         for peer in self._peers.values():
@@ -286,7 +298,7 @@ class PeerTable:
                 peer.habits.observed_s += elapsed
                 self._watched_s += 0.0 if peer.gone else elapsed
             if peer.fails:
-                self._count_silence(peer, elapsed, utc)
+                self._count_silence(peer, elapsed)
                 changed |= self._note_gone(peer)
         return changed
 
@@ -329,9 +341,9 @@ class PeerTable:
                 return True
         return False
 
-    def _count_silence(self, peer: Watched, elapsed: float, utc: float) -> None:
+    @staticmethod
+    def _count_silence(peer: Watched, elapsed: float) -> None:
         peer.silent_s += elapsed
-        peer.missed_s += elapsed * peer.habits.availability(utc)
         still = min(elapsed, peer.freeze_left_s)
         peer.freeze_left_s -= still
         peer.frozen_s += still
@@ -376,21 +388,35 @@ class PeerTable:
     @property
     def churn(self) -> ChurnCounts:
         """What has been seen of coming and going."""
-        return ChurnCounts(int(self._watched_s), max(0, self._gone), self._returned)
+        known = self._attendance
+        return ChurnCounts(
+            int(self._watched_s),
+            max(0, self._gone),
+            self._returned,
+            int(known.observed_s),
+            int(known.calendar_s),
+            None if known.at is None else max(0, int(known.at)),
+        )
 
     def go_on(self, counts: ChurnCounts) -> None:
         """Go on counting from what was written down before a restart."""
         self._watched_s, self._gone = float(counts.watched), counts.gone
         self._returned = counts.returned
+        if counts.calendar:
+            self._attendance = Attendance(counts.observed, counts.calendar, counts.at)
 
     def report(self, nodes: Sequence[bytes], utc: float, round_s: float) -> ChurnSeen:
-        """For others; after silence long enough it takes half a round of repair until it is looked at."""
-        counts = self.churn
+        """For others, in time of the calendar.
+
+        After silence long enough it takes half a round of repair until it is looked at. Who died while this node was
+        off is found gone all the same, so `watched` is of the calendar too.
+        """
+        counts, share = self.churn, self._attendance.share
         return ChurnSeen(
-            counts.watched,
+            int(counts.watched / share),
             counts.gone,
             counts.returned,
-            max(1, int(self.noticed_s(utc) + round_s / 2)),
+            max(1, int((self.noticed_s(utc) + round_s / 2) / share)),
             tuple(self._thousandths(key) for key in nodes),
         )
 
@@ -401,11 +427,13 @@ class PeerTable:
         return int(AVAILABILITY_WHOLE * peer.habits.overall())
 
     def noticed_s(self, utc: float) -> float:
-        """Silence after which a peer is given up: the median over those that are watched."""
-        week = int(utc // WEEK_S)
+        """Observed silence after which a peer is given up: the median over those that are watched."""
         known = [p.habits for p in self._peers.values() if p.answered and not p.gone]
-        patience = [int(habits.patience_s(self._loss, week)) for habits in known]
-        return float(typical(patience) or self._loss.prior_s)
+        patience = [int(self._patience_s(habits, utc)) for habits in known]
+        return float(typical(patience) or self._patience_s(Habits(), utc))
+
+    def _patience_s(self, habits: Habits, utc: float) -> float:
+        return habits.patience_s(self._loss, int(utc // WEEK_S), self._attendance.share)
 
     # who is asked
 
@@ -416,7 +444,9 @@ class PeerTable:
 
     def _pause(self, peer: Watched) -> float:
         rare = peer.silent_s >= SILENT_ASK_S and not self._isolated
-        return self._interval_s * (SILENT_INTERVALS if rare else 1)
+        if not rare:
+            return self._interval_s
+        return max(self._interval_s, min(SILENT_INTERVALS * self._interval_s, SILENT_PAUSE_MAX_S))
 
     # what others want to know
 

@@ -119,6 +119,7 @@ def watched_of(state: PeerState, now: float, utc: float, interval_s: float) -> W
         frozen_s=float(state.frozen),
         freeze_left_s=float(state.freeze_left),
         missed_s=float(state.missed),
+        spoken_s=float(state.silent),
         patience_s=float(state.patience),
         passed=state.passed,
         failed=state.failed,

@@ -149,8 +149,12 @@ class PeerBook:
             self._table.restore(key, peer)
             self._written[key] = data
         self._counts = await self._care.churn()
-        if self._counts:
+        if not self._counts:
+            return
+        try:
             self._table.go_on(ChurnCounts.decode(self._counts))
+        except PotsherdError as error:  # of another version: counted anew
+            _LOG.warning("what was counted of coming and going is not readable: %s", error)
 
     async def save_new(self) -> None:
         """Write down who has come to be known since: a crash must not forget where they are."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 from potsherd.errors import PeerError
 from potsherd.node.habits import HOURS_PER_WEEK
 from potsherd.node.liveness import PeerTable
-from potsherd.node.peers import Heartbeats
+from potsherd.node.peers import Heartbeats, PeerBook
+from potsherd.node.store.care import Care
 from potsherd.ports import Address
 from potsherd.simulations.world import World
 
@@ -210,3 +212,47 @@ def test_a_hanging_ping_does_not_hold_up_the_others() -> None:
             assert peers.due(env.monotonic(), 9) == []
 
         world.run(scenario())
+
+
+class Shelf:
+    """A store's care that keeps what it is given, and nothing else."""
+
+    def __init__(self, counts: bytes) -> None:
+        self.counts = counts
+
+    async def watched(self) -> list[tuple[bytes, bytes]]:
+        return []
+
+    async def churn(self) -> bytes:
+        return self.counts
+
+    async def keep_churn(self, counts: bytes) -> None:
+        self.counts = counts
+
+    async def keep_watched(self, states: list[tuple[bytes, bytes]]) -> None:
+        assert not states
+
+    async def forget_watched(self, keys: list[bytes]) -> None:
+        assert not keys
+
+
+def test_counts_of_another_version_are_counted_anew_and_ours_go_on() -> None:
+    with World(1) as world:
+        env, care = world.env("a"), Shelf(bytes.fromhex("950101070809"))
+
+        async def restarted() -> PeerTable:
+            peers = table()
+            book = PeerBook(env, peers, cast(Care, care), interval_s=600)
+            await book.load()
+            peers.advance(env.monotonic(), env.utc(), step_max_s=600)
+            await asyncio.sleep(300)
+            peers.advance(env.monotonic(), env.utc(), step_max_s=600)
+            await book.save()
+            return peers
+
+        async def main() -> None:
+            first = (await restarted()).churn
+            assert (first.watched, first.gone) == (0, 0)
+            assert (await restarted()).churn.observed == first.observed + 300
+
+        world.run(main())
