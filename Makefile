@@ -52,6 +52,11 @@ $(VENV)/.stamp-test: $(VENV)/.stamp-run
 	@$(PIP) install --group test
 	@touch $@
 
+$(VENV)/.stamp-nightly: $(VENV)/.stamp-test
+	@echo "installing what only the long tests need into $(VENV)"
+	@$(PIP) install --group nightly
+	@touch $@
+
 $(VENV)/.stamp-dev: $(VENV)/.stamp-test
 	@echo "installing the linters into $(VENV)"
 	@$(PIP) install --group dev
@@ -66,7 +71,7 @@ theseus: $(VENV)/.stamp-run
 test: $(VENV)/.stamp-test
 	$(PYTEST) -m "not nightly" $(PYTEST_ARGS)
 
-nightly: $(VENV)/.stamp-test
+nightly: $(VENV)/.stamp-nightly
 	HYPOTHESIS_PROFILE=explore $(PYTEST) --timeout 3000 -o faulthandler_timeout=3000 $(PYTEST_ARGS)
 
 $(BENCH_VENV)/.stamp: pyproject.toml

@@ -333,6 +333,32 @@ async def test_receiver_that_does_not_read_holds_a_bounded_amount() -> None:
         stream.abort()
 
 
+async def test_connections_that_have_read_everything_hold_no_buffer() -> None:
+    """Half a MiB each, that is most of a node's memory once it knows a few dozen others."""
+    served: list[TlsStream] = []
+
+    async def echo(stream: Stream) -> None:
+        assert isinstance(stream, TlsStream)
+        served.append(stream)
+        for size in (5, 100_000, 5):
+            await stream.write(await stream.read_exactly(size))
+        await asyncio.sleep(3600)
+
+    async with listening(echo) as listener:
+        dials = [RealNet().dial(listener.address, ANNA, BERT.key, timeout_s=5) for _ in range(12)]
+        streams = await asyncio.gather(*dials)
+        for size in (5, 100_000, 5):
+            sent = [os.urandom(size) for _ in streams]
+            for stream, data in zip(streams, sent, strict=True):
+                await stream.write(data)
+            assert [await stream.read_exactly(size) for stream in streams] == sent
+        assert len(served) == len(streams)
+        assert [s for s in (*served, *streams) if s._buffer is not None] == []
+        assert len(real_streams._SPARE._buffers) <= real_streams.SPARE_BUFFERS_MAX
+        for stream in streams:
+            stream.abort()
+
+
 async def test_big_reads_fill_the_readers_own_buffer() -> None:
     """Decrypted where it is wanted, not copied through the receive buffer."""
     size = 8 << 20

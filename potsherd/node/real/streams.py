@@ -1,7 +1,8 @@
-"""A TLS connection as `potsherd.ports.Stream`: a fixed receive buffer, no copy where it can be helped.
+"""A TLS connection as `potsherd.ports.Stream`: a bounded receive buffer, no copy where it can be helped.
 
 Bytes are decrypted straight into the buffer of a waiting reader if it wants much, else into the receive
-buffer. When that is full, reading from the socket pauses, and TCP slows the peer down.
+buffer. When that is full, reading from the socket pauses, and TCP slows the peer down. Who has read all there
+is gives the receive buffer to the next connection: most connections are idle, and a node has dozens.
 
 One trap shaped this: when a TCP connection ends, asyncio's TLS layer calls `get_buffer` once more and then
 shuts down; whatever it has not yet decrypted and does not fit there is lost. So the receive buffer is as
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from collections import deque
 from typing import cast
 
@@ -24,6 +26,9 @@ __all__ = ["CLOSE_TIMEOUT_S", "TlsStream"]
 
 RECEIVE_BUFFER_BYTES = 512 << 10
 """asyncio's TLS layer holds at most 256 KiB, its high-water mark, plus one read of 256 KiB."""
+
+SPARE_BUFFERS_MAX = 4
+"""Receive buffers that nobody uses and each thread keeps; they are taken for microseconds when peers are quick."""
 
 DIRECT_BYTES_MIN = 16 << 10
 """From this size on the reader's own buffer is filled; one TLS record."""
@@ -40,6 +45,24 @@ SILENCE_MAX_S = 30
 KEEPALIVE_IDLE_S = 60
 
 
+class _Spare(threading.local):
+    """Receive buffers that no connection of this thread's event loop uses."""
+
+    def __init__(self) -> None:
+        self._buffers: list[memoryview] = []
+
+    def take(self) -> memoryview:
+        return self._buffers.pop() if self._buffers else memoryview(bytearray(RECEIVE_BUFFER_BYTES))
+
+    def give(self, buffer: memoryview) -> None:
+        if len(self._buffers) < SPARE_BUFFERS_MAX:
+            self._buffers.append(buffer)
+
+
+_SPARE = _Spare()
+_NOTHING = memoryview(b"")
+
+
 class TlsStream(asyncio.BufferedProtocol):
     """Protocol of one TLS connection; a `Stream` once `prove` has been called."""
 
@@ -47,7 +70,9 @@ class TlsStream(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._peer_key = b""
         self._peer_address = Address("", 0)
-        self._buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
+        self._buffer: memoryview | None = (
+            None  # while there is something in it, or while it is being filled
+        )
         self._start = 0
         self._end = 0
         self._offered = 0
@@ -85,7 +110,9 @@ class TlsStream(asyncio.BufferedProtocol):
 
     async def read_exactly(self, size: int) -> bytes:
         if self._end - self._start >= size:
-            return self._take(size).tobytes()
+            found = self._take(size).tobytes()
+            self._let_go()
+            return found
         buffer = bytearray(size)
         await self.read_into(memoryview(buffer))
         return bytes(buffer)
@@ -96,6 +123,7 @@ class TlsStream(asyncio.BufferedProtocol):
             raise RuntimeError("two tasks read from one stream")
         ready = self._take(buffer.nbytes)
         buffer[: ready.nbytes] = ready
+        self._let_go()
         if ready.nbytes < buffer.nbytes:
             await self._fill(buffer[ready.nbytes :])
 
@@ -154,6 +182,8 @@ class TlsStream(asyncio.BufferedProtocol):
         if self._direct and target is not None:
             offered = target
         else:
+            if self._buffer is None:
+                self._buffer = _SPARE.take()
             if empty:
                 self._start = self._end = 0
             offered = self._buffer[self._end :]
@@ -174,6 +204,7 @@ class TlsStream(asyncio.BufferedProtocol):
                 self._target = self._target[ready.nbytes :]
         if self._end == RECEIVE_BUFFER_BYTES and self._start < self._end:
             self._pause_reading()
+        self._let_go()
         if self._target is not None and not self._target.nbytes:
             self._target = None
             self._wake_reader()
@@ -184,6 +215,7 @@ class TlsStream(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._break("the connection broke" if exc is not None else "the stream ended early")
         self._wake_writers()
+        self._let_go()
         if not self._gone.done():
             self._gone.set_result(None)
 
@@ -198,13 +230,21 @@ class TlsStream(asyncio.BufferedProtocol):
 
     def _take(self, size: int) -> memoryview:
         """Up to `size` bytes of the receive buffer, valid until the loop runs again."""
-        ready = self._buffer[self._start : min(self._end, self._start + size)]
+        buffer = _NOTHING if self._buffer is None else self._buffer
+        ready = buffer[self._start : min(self._end, self._start + size)]
         self._start += ready.nbytes
         if self._start == self._end and self._reading_paused:
             self._reading_paused = False
             if self._transport is not None:
                 self._transport.resume_reading()
         return ready
+
+    def _let_go(self) -> None:
+        """Of the receive buffer, once what was taken of it is copied: the next connection fills it."""
+        if self._buffer is not None and self._start == self._end:
+            _SPARE.give(self._buffer)
+            self._buffer = None
+            self._start = self._end = 0
 
     async def _fill(self, target: memoryview) -> None:
         if self._broken is not None:

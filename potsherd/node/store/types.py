@@ -72,7 +72,7 @@ class StoreConfig:
     """Transactions that wait for a commit; a further one is refused."""
     cached_segments_max: int = 512
     """Held segments whose row and descriptor stay in memory."""
-    cached_leaves_max: int = 131072
+    cached_leaves_max: int = 32768
     """Leaf hashes whose Merkle trees stay in memory; about 150 bytes each."""
 
     def __post_init__(self) -> None:
