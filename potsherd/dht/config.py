@@ -71,7 +71,8 @@ class DhtConfig:
     replacements_max: int = 20
     """Replacement cache of a bucket; the oldest goes first."""
     questionable_s: float = 900.0
-    """A contact not heard of for this long is asked for a sign of life when its bucket is full."""
+    """A contact not heard of for this long is asked for a sign of life when its bucket is full, and does not count
+    among those that are nearer to a record than we are."""
     prefix_nodes_max: int | None = None
     """Nodes per /24 or /48 in a bucket, a result and a pool. None (by invitation); 4 suits an open
     network. Loopback and private addresses count singly."""

@@ -108,20 +108,22 @@ class Dht:
         return [candidate.contact for candidate in (await self._engine.look_up(target)).nearest()]
 
     async def announce(self, announcements: Sequence[Announcement]) -> int:
+        """As `announce_each`; the least number of keepers reached, 0 for none at all."""
+        return min(await self.announce_each(announcements), default=0)
+
+    async def announce_each(self, announcements: Sequence[Announcement]) -> list[int]:
         """Sign with the node key and store each at the 20 nearest nodes of its key.
 
-        Returns the least number of keepers reached (0 for none at all; ourselves count when we are
-        among the nearest). They are stored again from time to time until they expire; making new
-        ones before that is the caller's part. Raises UsageError for another node's announcement,
-        RefusedError for a client's.
+        Returns how many keepers each has reached (ourselves count when we are among the nearest). They
+        are stored again from time to time until they expire; making new ones before that is the
+        caller's part. Raises UsageError for another node's announcement, RefusedError for a client's.
         """
         membrane = self._engine.membrane
         for record in announcements:
             if (record.node_key, record.node_id) != (membrane.my_key, membrane.my_id):
                 raise UsageError("a node announces only what it holds itself")
         self._check_donor()
-        outcomes = await self._maintenance.announce(announcements)
-        return min((outcome.keepers for outcome in outcomes), default=0)
+        return [outcome.keepers for outcome in await self._maintenance.announce(announcements)]
 
     async def find_announcements(self, key: bytes, *, want: int = 8) -> list[Announcement]:
         """Verified announcements under `key`; asks on until `want` distinct ones are found.

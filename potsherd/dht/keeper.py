@@ -42,7 +42,7 @@ RIVALS_MAX = 1024
 HANDED_OVER_BY = 2
 """How many of the nodes nearest to a key hand its records to a new neighbour."""
 _NOT_HERE_FACTOR = 2
-"""A record is refused when this many times `keepers` known nodes are nearer to its key."""
+"""A record is refused when this many times `keepers` nodes heard of lately are nearer to its key."""
 
 
 class Keeper:
@@ -133,18 +133,20 @@ class Keeper:
             return Refusal(int(Reason.NOT_FOR_CLIENTS))
         if not self._tokens.check(store.token, request.key, request.address, now):
             return Refusal(int(Reason.BAD_TOKEN))
-        codes = [int(self._store_one(store, data, request, utc)) for data in store.records]
+        codes = [int(self._store_one(store, data, request, now, utc)) for data in store.records]
         return Stored(tuple(codes))
 
-    def _store_one(self, store: Store, data: bytes, request: Request, utc: float) -> StoreCode:
+    def _store_one(
+        self, store: Store, data: bytes, request: Request, now: float, utc: float
+    ) -> StoreCode:
         prefix = prefix_of(request.address)
         try:
             if store.kind == Kind.PRESENCE:
-                return self.keep_presence(data, prefix, utc)
+                return self.keep_presence(data, prefix, now, utc)
             if store.chain is not None:
-                return self.keep_announcement(data, store.chain, prefix, utc)
+                return self.keep_announcement(data, store.chain, prefix, now, utc)
             return self.keep_announcement(
-                data, request.chain, prefix, utc, publisher=(request.key, request.peer)
+                data, request.chain, prefix, now, utc, publisher=(request.key, request.peer)
             )
         except PotsherdError:
             return StoreCode.REFUSED
@@ -154,6 +156,7 @@ class Keeper:
         data: bytes,
         chain: bytes,
         prefix: str | None,
+        now: float,
         utc: float,
         *,
         publisher: tuple[bytes, Peer] | None = None,
@@ -168,7 +171,7 @@ class Keeper:
             peer = self._admissions.admit(chain, key, utc)
         if key != record.node_key or peer.dht_id != record.node_id or peer.role != "donor":
             raise RefusedError("an announcement is not that of the donor who stores it")
-        if not self._is_near(record.key):
+        if not self._is_near(record.key, now):
             return StoreCode.NOT_HERE
         entry = Entry(
             data, record.expires, record.expires, record.node_key, peer.member, prefix, chain
@@ -176,10 +179,10 @@ class Keeper:
         identity = record.node_key + record.segment
         return self.announcements.put(record.key, identity, entry, utc)
 
-    def keep_presence(self, data: bytes, prefix: str | None, utc: float) -> StoreCode:
+    def keep_presence(self, data: bytes, prefix: str | None, now: float, utc: float) -> StoreCode:
         """Verify and keep; raises as `keep_announcement`."""
         record = open_presence(data, self._membrane, self._admissions, utc)
-        if not self._is_near(record.dht_id):
+        if not self._is_near(record.dht_id, now):
             return StoreCode.NOT_HERE
         if record.address is not None:
             prefix = prefix_of(record.address)
@@ -201,12 +204,10 @@ class Keeper:
         if len(self._rivals) > RIVALS_MAX:
             del self._rivals[next(iter(self._rivals))]
 
-    def _is_near(self, key: bytes) -> bool:
-        count = _NOT_HERE_FACTOR * self._config.keepers
-        nearest = self._table.nearest(key, count)
-        if len(nearest) < count:
-            return True
-        return self._own ^ number(key) < number(nearest[-1].dht_id) ^ number(key)
+    def _is_near(self, key: bytes, now: float) -> bool:
+        """Whether it is for us. Who may be asleep does not count: in the evening of an office nobody else is there."""
+        since = now - self._config.questionable_s
+        return self._table.nearer(key, since) < _NOT_HERE_FACTOR * self._config.keepers
 
     # Handing over
 

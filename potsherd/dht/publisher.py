@@ -118,12 +118,12 @@ class Publisher:
             plan.items.setdefault(contact, []).extend(mine)
 
     def _keep_at_home(self, kind: Kind, data: bytes) -> StoreCode:
-        engine = self._engine
+        engine, now = self._engine, self._engine.env.monotonic()
         try:
             if kind is Kind.PRESENCE:
-                return engine.keeper.keep_presence(data, None, engine.env.utc())
+                return engine.keeper.keep_presence(data, None, now, engine.env.utc())
             chain = engine.membrane.my_chain
-            return engine.keeper.keep_announcement(data, chain, None, engine.env.utc())
+            return engine.keeper.keep_announcement(data, chain, None, now, engine.env.utc())
         except PotsherdError:
             return StoreCode.REFUSED
 

@@ -140,6 +140,12 @@ class Table(RoutingTable):  # type: ignore[misc] # kademlia has no type informat
             found += [self._failing[i].contact for i in ids]
         return [contact for contact in found if contact.dht_id != exclude][:count]
 
+    def nearer(self, target: bytes, since: float) -> int:
+        """How many contacts that have answered since then are nearer to `target` than we are."""
+        place = number(target)
+        own = self._own ^ place
+        return sum(n.last_seen >= since and i ^ place < own for i, n in self._good.items())
+
     def wants(self, contact: Contact) -> bool:
         """Whether a sign of life of `contact` could change the table."""
         long_id = number(contact.dht_id)

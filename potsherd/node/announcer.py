@@ -6,6 +6,10 @@ Records live for 24 h; all segments are gone through once in half that time, a p
 the order of their ids: no memory grows with the number of shards, except a bounded note of what was
 announced lately. After a start, and when holders went away or came back, a *quick pass* goes through
 them without the long pauses and leaves out what was announced lately.
+
+Nodes that sleep take nothing, so that nobody takes an announcement now and then is normal. It is tried again
+after pauses that double up to RETRY_MAX_S, and when holders come back; a segment that nobody takes keeps no
+other one waiting. It is a warning when it has gone on for half a record's life.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from potsherd.crypto.hashing import head_locator
@@ -36,6 +41,12 @@ LATELY_MAX = 65_536
 """Segments noted as announced lately; the oldest note goes first, its segment is announced once more."""
 ASKED_PAUSE_S = 60.0
 """Seconds for which a segment announced at somebody's request is not announced at another's."""
+RETRY_MAX_S = 600.0
+"""Seconds between two tries to announce what nobody takes, at most; at least a tick."""
+DOUBLINGS_MAX = 16
+"""Of the pause between tries; RETRY_MAX_S is reached before."""
+WARN_AFTER_S = RECORD_LIFE_S / 2
+"""Seconds of failures after which they are a warning."""
 GATHER_S = 0.5
 """Seconds to wait after a commit, so that several are announced in one go."""
 
@@ -100,6 +111,9 @@ class Announcer:
         self._quick = True
         self._changed = False
         self._again = False
+        self._failures = 0
+        self._failing_since: float | None = None
+        self._warned = False
         self._wake = asyncio.Event()
         self._announced = self._failed = self._passes = 0
 
@@ -148,23 +162,34 @@ class Announcer:
         return min((keepers for _, keepers in notes), default=0)
 
     async def _announce(self, held: Sequence[Held]) -> None:
+        """Raises PeerError when nobody takes one of them; the others are announced all the same."""
         if not held:
             return
-        waiting = [one for one in held if self._new.pop(one.segment_id, None)]
+        waiting = {one.segment_id for one in held if self._new.pop(one.segment_id, None)}
+        keepers = [0] * len(held)
         try:
-            announcements = [a for one in held for a in await self._announcements(one)]
-            keepers = await self._dht.announce(announcements)
-            if not keepers:
-                raise PeerError("no record keeper took an announcement")
-        except PotsherdError:
-            self._failed += len(held)
-            self._new.update((one.segment_id, one) for one in waiting)
-            raise
-        self._announced += len(held)
+            keepers = await self._keepers(held)
+        finally:
+            left = [one for one, count in zip(held, keepers, strict=True) if not count]
+            self._failed += len(left)
+            self._new.update((one.segment_id, one) for one in left if one.segment_id in waiting)
+        self._note(held, keepers)
+        if left:
+            raise PeerError(f"no record keeper took {len(left)} of {len(held)} announcements")
+
+    async def _keepers(self, held: Sequence[Held]) -> list[int]:
+        """Announce; how many keepers each segment has now, under the locator that has the fewest."""
+        made = [await self._announcements(one) for one in held]
+        counts = iter(await self._dht.announce_each([a for some in made for a in some]))
+        return [min(next(counts) for _ in some) for some in made]
+
+    def _note(self, held: Sequence[Held], keepers: Sequence[int]) -> None:
         now = self._env.monotonic()
-        for one in held:
-            self._lately[one.segment_id] = now, keepers
-            self._lately.move_to_end(one.segment_id)
+        for one, count in zip(held, keepers, strict=True):
+            if count:
+                self._announced += 1
+                self._lately[one.segment_id] = now, count
+                self._lately.move_to_end(one.segment_id)
         while len(self._lately) > LATELY_MAX:
             self._lately.popitem(last=False)
 
@@ -173,13 +198,34 @@ class Announcer:
         pause = 0.0
         while True:
             await self._wait(pause)
-            pause = self._tick_s
-            try:
+            with self._patience():
                 await self._announce_new()
+            pause = self._put_off(self._tick_s)
+            with self._patience():  # a disk that cannot be read is tried again too
                 pause = await self.step()
-            except PotsherdError as error:
-                _LOG.warning("announcing failed: %s", error)
             pause *= self._env.rng.uniform(0.5, 1.5)
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """What nobody takes is tried again later."""
+        try:
+            yield
+        except PotsherdError as error:
+            now = self._env.monotonic()
+            if self._failing_since is None:
+                self._failing_since = now
+            self._failures += 1
+            long = now - self._failing_since >= WARN_AFTER_S and not self._warned
+            self._warned |= long
+            alarm = long or not isinstance(error, PeerError)
+            _LOG.log(logging.WARNING if alarm else logging.INFO, "announcing failed: %s", error)
+
+    def _put_off(self, pause: float) -> float:
+        """`pause`, but after failures one that grows with them: what failed is not to wait for hours."""
+        if not self._failures:
+            return pause
+        longest = max(self._tick_s, RETRY_MAX_S)
+        return min(longest, self._tick_s * 2.0 ** min(self._failures, DOUBLINGS_MAX))
 
     async def _wait(self, pause: float) -> None:
         """Sleep until the next step is due; announce new segments meanwhile as they come."""
@@ -191,21 +237,25 @@ class Announcer:
             except TimeoutError:
                 return
             await asyncio.sleep(GATHER_S * self._env.rng.random())
-            try:
+            with self._patience():
                 await self._announce_new()
-            except PotsherdError as error:
-                _LOG.warning("announcing new segments failed: %s", error)
-                await asyncio.sleep(min(left, self._tick_s))
+            end = min(end, self._env.monotonic() + self._put_off(pause))
 
     async def _announce_new(self) -> None:
+        """All that wait; what nobody takes waits on, for the next step."""
         self._wake.clear()
-        while self._new:
-            batch = list(self._new.values())[: self._batch]
+        failure: PotsherdError | None = None
+        tried: set[bytes] = set()
+        while batch := [h for s, h in self._new.items() if s not in tried][: self._batch]:
+            tried.update(held.segment_id for held in batch)
             try:
                 await self._announce(batch)
-            except PotsherdError:
-                self._wake.set()
-                raise
+            except PotsherdError as error:
+                failure = error
+                if all(held.segment_id in self._new for held in batch):
+                    break  # it is the network, not they
+        if failure is not None:
+            raise failure
 
     async def step(self) -> float:
         """Go through one page of segments; how many seconds to wait before the next."""
@@ -213,13 +263,24 @@ class Announcer:
             # What this pass has left behind already is gone through in one more.
             self._changed, self._quick, self._again = False, True, self._cursor != b""
         page = await self._store.segments(self._cursor, self._batch)
-        await self._announce([held for held in page if await self._is_due(held)])
+        failures = self._failures
+        with self._patience():
+            await self._announce([held for held in page if await self._is_due(held)])
+        failed = self._failures > failures
+        self._quick |= failed
+        self._again |= failed
         if len(page) < self._batch:
-            self._cursor, self._quick, self._again = b"", self._again, False
-            self._passes += 1
+            self._end_pass()
         else:
             self._cursor = page[-1].segment_id
-        return self._pause()
+        return self._put_off(self._pause()) if failed else self._pause()
+
+    def _end_pass(self) -> None:
+        """What failed in it is gone through in one more."""
+        if not self._again and not self._new:
+            self._failures, self._failing_since, self._warned = 0, None, False
+        self._cursor, self._quick, self._again = b"", self._again, False
+        self._passes += 1
 
     def _pause(self) -> float:
         if self._quick:

@@ -50,7 +50,7 @@ class Case:
             self.table.seen(contact(serial), 0.0)
         admissions = Admissions(self.me, entries_max=100, ttl_s=3600.0)
         self.keeper = Keeper(self.me, config, random.Random(1), self.table, admissions)
-        self.utc = UTC
+        self.utc, self.now = UTC, 0.0
 
     def request(
         self,
@@ -62,7 +62,7 @@ class Case:
     ) -> Record | None:
         peer = self.me.admit(who.my_chain, who.my_key, self.utc)
         asked = Request(peer, who.my_key, address, who.my_chain, message, room)
-        return self.keeper.answer(asked, 0.0, self.utc)
+        return self.keeper.answer(asked, self.now, self.utc)
 
     def find(
         self,
@@ -249,6 +249,17 @@ def test_a_key_that_many_others_are_nearer_to_is_not_for_us() -> None:
     ]
     near = case.me.my_id
     assert case.store(member(1), Kind.ANNOUNCEMENTS, signed(member(1), key=near)) == [0]
+
+
+def test_who_may_be_asleep_does_not_make_a_record_somebody_elses() -> None:
+    """In the evening of an office the few that were left refused it for those that had gone home."""
+    case = Case(DhtConfig(keepers=3), known=100)
+    far = bytes(b ^ 255 for b in case.me.my_id)
+    case.now += 600
+    record = signed(member(1), key=far)
+    assert case.store(member(1), Kind.ANNOUNCEMENTS, record) == [StoreCode.NOT_HERE]
+    case.now += 600
+    assert case.store(member(1), Kind.ANNOUNCEMENTS, record) == [StoreCode.STORED]
 
 
 def test_two_keys_on_one_place_the_second_is_refused_and_both_are_told() -> None:

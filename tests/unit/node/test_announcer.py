@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
@@ -11,7 +12,13 @@ import pytest
 from potsherd.crypto.hashing import head_locator
 from potsherd.dht import Announcement, Dht
 from potsherd.errors import PeerError
-from potsherd.node.announcer import ANNOUNCERS, Announcer, locators_of, rank_of
+from potsherd.node.announcer import (
+    ANNOUNCERS,
+    RETRY_MAX_S,
+    Announcer,
+    locators_of,
+    rank_of,
+)
 from potsherd.node.records import RosterEntry
 from potsherd.node.store import Held, ShardStore, Usage
 from potsherd.node.testing import HandMade, SmallNetwork
@@ -29,12 +36,16 @@ class FakeDht:
         self.batches: list[list[Announcement]] = []
         self.keepers = 5
         self.down = False
+        self.tries = 0
+        self.refused: set[bytes] = set()
+        """Segments that no keeper takes."""
 
-    async def announce(self, announcements: Sequence[Announcement]) -> int:
+    async def announce_each(self, announcements: Sequence[Announcement]) -> list[int]:
+        self.tries += 1
         if self.down:
             raise PeerError("nobody there")
         self.batches.append(list(announcements))
-        return self.keepers
+        return [0 if a.segment in self.refused else self.keepers for a in announcements]
 
     @property
     def segments(self) -> list[bytes]:
@@ -218,6 +229,79 @@ def test_a_silent_network_is_tried_again() -> None:
         await asyncio.sleep(300)
         assert set(fixture.dht.segments) == {made(1).segment_id, made(2).segment_id}
 
+    run(scenario)
+
+
+def test_a_segment_that_nobody_takes_keeps_no_other_one_waiting() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        segments = sorted(made(n).segment_id for n in range(12))
+        for number in range(12):
+            fixture.store.hold(made(number), 0)
+        fixture.dht.refused = {segments[0]}
+        await asyncio.sleep(3600)
+        assert set(fixture.dht.segments) == set(segments)
+        counts = [fixture.dht.segments.count(s) for s in segments[1:]]
+        assert max(counts) == 1, "and they are not announced again because of it"
+        assert fixture.announcer.statistics().announced == 11
+        fixture.dht.refused.clear()
+        fixture.dht.batches.clear()
+        await asyncio.sleep(1800)
+        assert set(fixture.dht.segments) == {segments[0]}
+        fixture.dht.batches.clear()
+        await asyncio.sleep(3600)
+        assert not fixture.dht.batches, "then it is quiet"
+
+    run(scenario)
+
+
+def test_a_new_segment_that_nobody_takes_keeps_no_other_one_waiting() -> None:
+    async def scenario(fixture: Fixture) -> None:
+        await asyncio.sleep(100)
+        held = [fixture.store.hold(made(number), 0) for number in range(6)]
+        fixture.dht.refused = {held[0].segment_id}
+        fixture.announcer.committed(held[0])
+        await asyncio.sleep(10)
+        for one in held[1:]:
+            fixture.announcer.committed(one)
+        await asyncio.sleep(10)
+        assert {one.segment_id for one in held} == set(fixture.dht.segments)
+
+    run(scenario)
+
+
+def test_when_nobody_takes_anything_tries_become_rare_until_holders_come_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The evening of an office: normal, so no alarm; half a record's life of it is one."""
+
+    def alarms() -> int:
+        return sum(r.levelno >= logging.WARNING for r in caplog.records)
+
+    async def scenario(fixture: Fixture) -> None:
+        fixture.dht.keepers = 0
+        fixture.announcer.committed(fixture.store.hold(made(1), 0))
+        await asyncio.sleep(3 * 3600)
+        before = fixture.dht.tries
+        await asyncio.sleep(6 * 3600)
+        hourly = (fixture.dht.tries - before) / 6
+        assert 3 <= hourly <= 3 * 3600 / RETRY_MAX_S, (
+            "a step tries twice: what is new, and its page"
+        )
+        assert alarms() == 0
+        await asyncio.sleep(6 * 3600)
+        assert alarms() == 1
+        fixture.dht.keepers = 3
+        fixture.dht.batches.clear()
+        fixture.announcer.holders_changed()
+        await asyncio.sleep(60)
+        assert set(fixture.dht.segments) == {made(1).segment_id}
+        await asyncio.sleep(60)
+        fixture.dht.keepers = 0
+        fixture.announcer.committed(fixture.store.hold(made(2), 0))
+        await asyncio.sleep(3600)
+        assert alarms() == 1, "a new stretch begins quietly"
+
+    caplog.set_level(logging.INFO)
     run(scenario)
 
 
