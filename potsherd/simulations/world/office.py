@@ -111,6 +111,8 @@ class OfficeReport:
     """Pairs of a node and a machine that is gone, which the node has given up."""
     given_up_days: float = 0.0
     """From its end to that, median over these pairs; looked at four times a day."""
+    told_days: float = 0.0
+    """After how long nodes say, for forecasts, that a loss is repaired: the median over all that run."""
     false: int = 0
     """Pairs of a node and a machine that was asleep, which the node had given up."""
     broken: tuple[str, ...] = ()
@@ -127,7 +129,8 @@ class OfficeReport:
         return (
             f"{self.weeks:.1f} weeks: {self.departures} departures, {self.rebuilt} rebuilt in {self.passes} passes, "
             f"{self.trimmed} trimmed, {self.moved_bytes} bytes moved; least {self.least}, lost {self.lost}; "
-            f"given up {self.given_up} after {self.given_up_days:.1f} d, falsely {self.false}; "
+            f"given up {self.given_up} after {self.given_up_days:.1f} d (told: {self.told_days:.1f}), "
+            f"falsely {self.false}; "
             f"broken {list(self.broken)} at {self.looks} looks; {self.datagrams} datagrams, {self.cpu_s:.0f} CPU-s"
         )
 
@@ -278,6 +281,10 @@ class Office:
             lost=sum(least[made.segment_id] < made.k for made in self.segments),
             given_up=len(self._noticed),
             given_up_days=statistics.median(self._noticed.values() or [0.0]) / DAY,
+            told_days=statistics.median(
+                self.town.node(name).churn_seen([]).noticed for name in self.town.running()
+            )
+            / DAY,
             false=self._false_ever,
             broken=tuple(self.observer.broken),
             looks=self.observer.steps,
