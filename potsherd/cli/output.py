@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -45,11 +45,23 @@ class Output:
     def show(self, type_: str, text: str | None, /, **fields: Any) -> None:
         """One result: its JSON object, or its text; a text of None means that people need not see it."""
         if self.as_json:
-            sys.stdout.write(
-                json.dumps({"type": type_, **{k: jsonable(v) for k, v in fields.items()}}) + "\n"
-            )
-            sys.stdout.flush()
+            self.objects(type_, (fields,))
         elif text is not None:
+            self._write(sys.stdout, text)
+
+    def objects(self, type_: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Results as JSON objects, written together."""
+        lines = [
+            json.dumps({"type": type_, **{k: jsonable(v) for k, v in fields.items()}}) + "\n"
+            for fields in rows
+        ]
+        sys.stdout.write("".join(lines))
+        sys.stdout.flush()
+
+    def lines(self, texts: Iterable[str]) -> None:
+        """Results as text, written together."""
+        text = "\n".join(texts)
+        if text:
             self._write(sys.stdout, text)
 
     def table(self, type_: str, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gc
 import os
 import stat as modes
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,11 +57,26 @@ async def _ls(
 
     top = b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
     async with connected(command, network_of(command, found, flag)) as context:
-        async for entry in operations.ls(context, found.capability, path, recurse=recursive):
-            if entry.path == top and entry.kind == "folder":
-                continue  # its content is asked for
-            fields = _entry_fields(entry) if command.output.as_json else {}
-            command.output.show("entry", _entry_text(entry, long=long), **fields)
+        with _little_garbage():
+            async for listed in operations.ls_many(
+                context, found.capability, path, recurse=recursive
+            ):
+                # the folder that was named is left out: its content is asked for
+                entries = [e for e in listed if e.path != top or e.kind != "folder"]
+                if command.output.as_json:
+                    command.output.objects("entry", map(_entry_fields, entries))
+                else:
+                    command.output.lines(_entry_texts(entries, long=long))
+
+
+@contextmanager
+def _little_garbage() -> Iterator[None]:
+    """What is loaded by now is not gone through again and again while entries come and go: a tenth of the time."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _entry_fields(entry: Listed) -> dict[str, Any]:
@@ -73,18 +91,19 @@ def _entry_fields(entry: Listed) -> dict[str, Any]:
     }
 
 
-def _entry_text(entry: Listed, *, long: bool) -> str:
+def _entry_texts(entries: Iterable[Listed], *, long: bool) -> Iterator[str]:
     from potsherd.cli.output import printable
-
-    text = printable(entry.path) + ("/" if entry.kind == "folder" else "")
-    if not long:
-        return text
     from potsherd.cli.units import format_date
 
-    kind = {"folder": modes.S_IFDIR, "link": modes.S_IFLNK}.get(entry.kind, modes.S_IFREG)
-    date = format_date(entry.mtime_ns // 10**9)
-    target = f" -> {printable(entry.target)}" if entry.kind == "link" else ""
-    return f"{modes.filemode(kind | entry.mode)}  {entry.size:>14,}  {date}  {text}{target}"
+    for entry in entries:
+        text = printable(entry.path) + ("/" if entry.kind == "folder" else "")
+        if long:
+            kind = {"folder": modes.S_IFDIR, "link": modes.S_IFLNK}.get(entry.kind, modes.S_IFREG)
+            date = format_date(entry.mtime_ns // 10**9)
+            target = f" -> {printable(entry.target)}" if entry.kind == "link" else ""
+            mode = modes.filemode(kind | entry.mode)
+            text = f"{mode}  {entry.size:>14,}  {date}  {text}{target}"
+        yield text
 
 
 # --- stat and verify -----------------------------------------------------------------------------

@@ -6,11 +6,21 @@ back where each page came to lie; the reader asks a function for the plaintext o
 
 from __future__ import annotations
 
+import asyncio
 import bisect
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from potsherd.datasets.pages import (
     FOLDER_DEPTH_MAX,
@@ -212,8 +222,7 @@ FetchPages = Callable[[Sequence[PagePlace]], Awaitable[list[Page]]]
 """Parsed pages, in order; their bytes verified against their capabilities."""
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """An entry of a dataset, where it stands, and the segments that its extents name."""
 
     path: bytes
@@ -242,6 +251,16 @@ class _Loaded:
     def place(self, ref: PageRef) -> PagePlace:
         return PagePlace(ref.capability, ref.length, self.segments[ref.segment], ref.offset)
 
+    def below(self, start: int = 0) -> _Window:
+        """All pages below it, from item `start` on."""
+        refs: list[PageRef | None] = [child.page for child in self.page.children]
+        refs = refs or [entry.folder for entry in self.page.entries]
+        return [(at, ref) for at, ref in enumerate(refs[start:], start) if ref is not None]
+
+    def window(self, depth: int, start: int = 0) -> _Window:
+        """Of these as many as are asked for at once; none if there are none."""
+        return self.below(start)[: max(2, LOOK_AHEAD_PAGES >> depth)]
+
     def first(self) -> bytes:
         return self.page.children[0].first if self.page.level else self.page.entries[0].name
 
@@ -257,6 +276,71 @@ class _Frame:
     """Every name in the page is less; None for the last page of its folder."""
     at: int = 0
     ahead: dict[int, Page] = field(default_factory=dict)
+
+    def below(self, at: int, page: Page) -> _Frame:
+        """The page that item `at` refers to."""
+        own = self.loaded
+        if own.page.level:
+            children = own.page.children
+            limit = children[at + 1].first if at + 1 < len(children) else self.limit
+            return _Frame(_child(own, children[at], limit, page), self.names, limit)
+        entry = own.page.entries[at]
+        if entry.folder is None or len(self.names) >= FOLDER_DEPTH_MAX:
+            raise MalformedError("folders nested too deep")
+        loaded = _Loaded.of(page, own.place(entry.folder).segment, root=False)
+        return _Frame(loaded, (*self.names, entry.name), None)
+
+    def nodes(self, stop: int) -> list[Node]:
+        """Entries from where it stands up to `stop`, which is where it stands then."""
+        entries, segments = self.loaded.page.entries[self.at : stop], self.loaded.segments
+        self.at = stop
+        around = b"".join(name + b"/" for name in self.names)
+        return [Node(around + entry.name, entry, segments) for entry in entries]
+
+    def stop(self, *, recurse: bool) -> int:
+        """Behind the first entry that has entries of its own to be walked before the next one."""
+        entries = self.loaded.page.entries
+        for at in range(self.at, len(entries) if recurse else 0):
+            if entries[at].folder is not None:
+                return at + 1
+        return len(entries)
+
+
+_Window = list[tuple[int, PageRef]]
+"""References to pages, with the number of the item that has each."""
+
+
+class _Ahead:
+    """The pages that a walk needs next, asked for while those before them are used: one request, not more."""
+
+    def __init__(self, fetch: FetchPages) -> None:
+        self._fetch = fetch
+        self._asked: tuple[_Loaded, _Window] | None = None
+        self._task: asyncio.Future[list[Page]] | None = None
+
+    def ask(self, loaded: _Loaded, window: _Window) -> asyncio.Future[list[Page]]:
+        """Begin to fetch a window of the pages below one."""
+        places = [loaded.place(ref) for _, ref in window]
+        self._asked = (loaded, window)
+        self._task = asyncio.ensure_future(self._fetch(places))
+        return self._task
+
+    async def take(self, loaded: _Loaded, window: _Window) -> dict[int, Page]:
+        """These pages by item; what was asked for instead of them is dropped."""
+        task = self._task
+        if task is None or self._asked != (loaded, window):
+            await self.close()
+            task = self.ask(loaded, window)
+        pages = await task
+        self._task = None
+        return {at: below for (at, _), below in zip(window, pages, strict=True)}
+
+    async def close(self) -> None:
+        """Ask no more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 class ManifestReader:
@@ -295,64 +379,52 @@ class ManifestReader:
         Without `recurse` a folder's own entries only. Asks for pages up to LOOK_AHEAD_PAGES at a time.
         Raises NotFoundError.
         """
+        async with aclosing(self.walk_many(path, recurse=recurse)) as found:
+            async for nodes in found:
+                for node in nodes:
+                    yield node
+
+    async def walk_many(
+        self, path: bytes = b"", *, recurse: bool = True
+    ) -> AsyncGenerator[list[Node], None]:
+        """The same, as many entries at a time as stand together in a page; the first list is the entry alone."""
         names = split_path(path)
         node, holder = await self._descend(names)
-        yield node
+        yield [node]
         top = holder
         if names:
             if node.entry.folder is None:
                 return
             top = await self._top_page(holder, node.entry.folder)
-        async with aclosing(self._walk(_Frame(top, names, None), recurse=recurse)) as nodes:
-            async for below in nodes:
+        async with aclosing(self._walk(_Frame(top, names, None), recurse=recurse)) as found:
+            async for below in found:
                 yield below
 
-    async def _walk(self, start: _Frame, *, recurse: bool) -> AsyncGenerator[Node, None]:
+    async def _walk(self, start: _Frame, *, recurse: bool) -> AsyncGenerator[list[Node], None]:
         totals = self.info.totals
         left = totals.files + totals.folders + totals.symlinks
         stack = [start]
-        while stack:
-            frame = stack[-1]
-            page, at = frame.loaded.page, frame.at
-            if at == len(page.children or page.entries):
-                stack.pop()
-                continue
-            frame.at += 1
-            if page.level:
-                stack.append(await self._below(frame, at))
-                continue
-            entry = page.entries[at]
-            left -= 1
-            if left < 0:  # without this a few pages that name each other often would never end
-                raise MalformedError("a manifest with more entries than its root page says")
-            yield Node(b"/".join((*frame.names, entry.name)), entry, frame.loaded.segments)
-            if recurse and entry.folder is not None:
-                stack.append(await self._below(frame, at))
-
-    async def _below(self, frame: _Frame, at: int) -> _Frame:
-        """The page that item `at` of the frame's page refers to."""
-        page, own = frame.loaded.page, frame.loaded
-        if at not in frame.ahead:
-            await self._look_ahead(frame, at)
-        below = frame.ahead.pop(at)
-        if page.level:
-            limit = page.children[at + 1].first if at + 1 < len(page.children) else frame.limit
-            loaded = _child(own, page.children[at], limit, below)
-            return _Frame(loaded, frame.names, limit)
-        entry = page.entries[at]
-        if entry.folder is None or len(frame.names) >= FOLDER_DEPTH_MAX:
-            raise MalformedError("folders nested too deep")
-        loaded = _Loaded.of(below, own.place(entry.folder).segment, root=False)
-        return _Frame(loaded, (*frame.names, entry.name), None)
-
-    async def _look_ahead(self, frame: _Frame, at: int) -> None:
-        page = frame.loaded.page
-        refs: list[PageRef | None] = [c.page for c in page.children]
-        refs = refs or [e.folder for e in page.entries]
-        wanted = [(i, ref) for i, ref in enumerate(refs[at:], at) if ref is not None]
-        del wanted[max(2, LOOK_AHEAD_PAGES >> len(frame.names)) :]
-        pages = await self._fetch([frame.loaded.place(ref) for _, ref in wanted])
-        frame.ahead.update((i, below) for (i, _), below in zip(wanted, pages, strict=True))
+        ahead = _Ahead(self._fetch)
+        try:
+            while stack:
+                frame = stack[-1]
+                page = frame.loaded.page
+                if frame.at == len(page.children or page.entries):
+                    stack.pop()
+                    continue
+                if page.level:
+                    frame.at += 1
+                    stack.append(await _descended(stack, ahead, recurse=recurse))
+                    continue
+                nodes = frame.nodes(frame.stop(recurse=recurse))
+                left -= len(nodes)
+                if left < 0:  # without this a few pages that name each other often would never end
+                    raise MalformedError("a manifest with more entries than its root page says")
+                yield nodes
+                if recurse and nodes[-1].entry.folder is not None:
+                    stack.append(await _descended(stack, ahead, recurse=recurse))
+        finally:
+            await ahead.close()
 
     async def _descend(self, names: Sequence[bytes]) -> tuple[Node, _Loaded]:
         """The entry, and the page that holds it; the root page for no names."""
@@ -387,6 +459,37 @@ class ManifestReader:
         place = holder.place(ref)
         [page] = await self._fetch([place])
         return _Loaded.of(page, place.segment, root=False)
+
+
+async def _descended(stack: Sequence[_Frame], ahead: _Ahead, *, recurse: bool) -> _Frame:
+    """The page that the item before the top frame's place refers to; the pages needed next are asked for."""
+    frame = stack[-1]
+    at = frame.at - 1
+    if at not in frame.ahead:
+        window = frame.loaded.window(len(frame.names), at)
+        frame.ahead.update(await ahead.take(frame.loaded, window))
+        with suppress(MalformedError):  # raised when the page is come to, not before
+            following = next(_needed_next(stack, recurse=recurse), None)
+            if following is not None:
+                ahead.ask(*following)
+    return frame.below(at, frame.ahead.pop(at))
+
+
+def _needed_next(stack: Sequence[_Frame], *, recurse: bool) -> Iterator[tuple[_Loaded, _Window]]:
+    """Windows that the walk comes to, in its order, below pages that are here."""
+    for frame in reversed(stack):
+        if not (frame.loaded.page.level or recurse):
+            continue
+        for at, _ in frame.loaded.below(frame.at - (frame is stack[-1])):
+            page = frame.ahead.get(at)
+            if page is None:
+                yield frame.loaded, frame.loaded.window(len(frame.names), at)
+                break
+            if page.level or recurse:
+                below = frame.below(at, page)
+                window = below.loaded.window(len(below.names))
+                if window:
+                    yield below.loaded, window
 
 
 def _child(parent: _Loaded, child: Child, limit: bytes | None, page: Page) -> _Loaded:

@@ -10,12 +10,15 @@ differently; `build_page` and `parse_page` are the only places where page bytes 
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Final, TypeAlias
 
 from potsherd.crypto.eris import ReadCapability, block_size_for, shape_of
+from potsherd.crypto.eris.capability import CAPABILITY_BYTES
 from potsherd.errors import LimitError, MalformedError
 from potsherd.wire import Bytes, Int, ListOf, Nested, Opt, Record, Text, Tuple, Uint, pack
 
@@ -73,6 +76,8 @@ STREAM_BYTES_MAX = 2**30
 FILE_BYTES_MAX = 2**56
 SELF = bytes(32)
 """Stands for the id of the segment that contains the page: nobody knows it before it is complete."""
+SHAPES_MAX = 4096
+"""Pairs of capability's head and length whose tree is remembered."""
 _PAD_SMALL = 1024
 _PAD_LARGE = 32 * 1024
 
@@ -171,9 +176,13 @@ class FileContent(Record):
         """See Record.check."""
         stored = _check_capability(self.capability, self.length)
         block_size = block_size_for(self.length)
-        if sum(extent[2] for extent in self.extents) != stored:
+        total = broken = 0
+        for _, _, length in self.extents:
+            total += length
+            broken |= length % block_size
+        if total != stored:
             raise MalformedError("FileContent: extents that do not hold the content's blocks")
-        if any(extent[2] % block_size for extent in self.extents):
+        if broken:
             raise MalformedError("FileContent: an extent of broken blocks")
         if self.chunk_index is not None:
             raise MalformedError("FileContent: a chunk index is reserved for a later version")
@@ -186,7 +195,15 @@ class FileContent(Record):
 
 def _check_capability(capability: bytes, length: int) -> int:
     """Bytes of all blocks of the content. Raises MalformedError when size and capability disagree."""
-    parsed = ReadCapability.from_bytes(capability)
+    if len(capability) != CAPABILITY_BYTES:
+        raise MalformedError(f"a read capability has 66 bytes, not {len(capability)}")
+    return _stored_bytes(bytes(capability[:2]), length)
+
+
+@functools.lru_cache(maxsize=SHAPES_MAX)
+def _stored_bytes(head: bytes, length: int) -> int:
+    """The same from block size and level, all that a capability says of the length: files are often alike."""
+    parsed = ReadCapability.from_bytes(head + bytes(CAPABILITY_BYTES - len(head)))
     if parsed.block_size != block_size_for(length):
         raise MalformedError("a capability whose block size does not follow from the length")
     return shape_of(parsed, length).encoded_length
@@ -219,9 +236,10 @@ class Entry(Record):
             raise MalformedError("Entry: only folders have a page")
         if self.target is not None and b"\0" in self.target:
             raise MalformedError("Entry: a target with NUL in it")
-        keys = [key for key, _ in self.metadata]
-        if sorted(set(keys)) != keys:
-            raise MalformedError("Entry: metadata not sorted and distinct")
+        if self.metadata:
+            keys = [key for key, _ in self.metadata]
+            if sorted(set(keys)) != keys:
+                raise MalformedError("Entry: metadata not sorted and distinct")
 
 
 @dataclass(frozen=True)
@@ -272,7 +290,7 @@ class Page(Record):
         if (self.level > 0) != bool(self.children):
             raise MalformedError("Page: children stand above level 0, and only there")
         names = [e.name for e in self.entries] or [c.first for c in self.children]
-        if any(a >= b for a, b in itertools.pairwise(names)):
+        if not all(map(operator.lt, names, itertools.islice(names, 1, None))):
             raise MalformedError("Page: names out of order, or twice")
         ids = [row.segment_id for row in self.segments]
         if len(set(ids)) != len(ids):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from potsherd.crypto.boxes import secret_open
 from potsherd.crypto.eris import ReadCapability
@@ -38,6 +39,7 @@ __all__ = [
     "cat",
     "get",
     "ls",
+    "ls_many",
     "open_dataset",
     "recover",
     "stat",
@@ -58,8 +60,7 @@ async def open_dataset(context: Context, capability: ReadCapability) -> ArchiveR
     return await open_archive(context.env, NetworkSource(context.session), capability)
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(NamedTuple):
     """One line of `ls`."""
 
     path: bytes
@@ -92,10 +93,20 @@ async def ls(
     context: Context, capability: ReadCapability, path: bytes = b"", *, recurse: bool = True
 ) -> AsyncIterator[Listed]:
     """Entries at and below a path, without the dataset's own root. Raises NotFoundError."""
+    async with aclosing(ls_many(context, capability, path, recurse=recurse)) as found:
+        async for entries in found:
+            for entry in entries:
+                yield entry
+
+
+async def ls_many(
+    context: Context, capability: ReadCapability, path: bytes = b"", *, recurse: bool = True
+) -> AsyncGenerator[list[Listed], None]:
+    """The same, as many at a time as come together."""
     archive = await open_dataset(context, capability)
-    async for node in archive.manifest.walk(path, recurse=recurse):
-        if node.path:
-            yield Listed.of(node)
+    async with aclosing(archive.manifest.walk_many(path, recurse=recurse)) as found:
+        async for nodes in found:
+            yield [Listed.of(node) for node in nodes if node.path]
 
 
 async def cat(

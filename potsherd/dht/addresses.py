@@ -10,6 +10,7 @@ from typing import Any
 
 from potsherd.errors import MalformedError
 from potsherd.ports import Address
+from potsherd.wire import Field
 
 __all__ = [
     "AddressField",
@@ -129,7 +130,7 @@ def unpack_address(data: bytes) -> Address:
     return Address(_name(data[:-2]), int.from_bytes(data[-2:], "big"))
 
 
-class AddressField:
+class AddressField(Field):
     """Wire field: an `Address` as 6 (IPv4) or 18 (IPv6) bytes."""
 
     def lower(self, value: Any, where: str) -> Any:
@@ -150,7 +151,7 @@ def _contact(data: bytes) -> Contact:
     return Contact(data[:20], data[20:52], unpack_address(data[52:]))
 
 
-class ContactField:
+class ContactField(Field):
     """Wire field: a `Contact` as id ‖ key ‖ address in one byte string of 58 or 70 bytes."""
 
     def lower(self, value: Any, where: str) -> Any:

@@ -10,9 +10,14 @@ from typing import Any
 
 __all__ = ["jsonable"]
 
+PLAIN = frozenset((str, int, float, bool, type(None)))
+"""Most of what there is; looked for first, exactly, so that an enumeration of integers is none of them."""
+
 
 def jsonable(value: Any) -> Any:
     """Dataclasses and named tuples by field, bytes in hex, other iterables as lists."""
+    if type(value) in PLAIN:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, bytes | bytearray | memoryview):

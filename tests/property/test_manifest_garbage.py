@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
+import msgpack
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_decoder import decode_plainly
 
-from potsherd.crypto.eris import ReadCapability, TreeShape, block_size_for
+from potsherd.crypto.eris import ReadCapability, TreeShape, block_size_for, shape_of
 from potsherd.datasets.manifest import ManifestReader, PagePlace, SegmentRef, entry_bytes_max
 from potsherd.datasets.pages import (
     SELF,
@@ -28,7 +33,7 @@ from potsherd.datasets.pages import (
     split_path,
 )
 from potsherd.errors import MalformedError, PotsherdError
-from potsherd.wire import pack, unpack
+from potsherd.wire import COLUMNS_FROM, pack, unpack
 
 names = st.binary(min_size=1, max_size=20).filter(
     lambda name: name not in (b".", b"..") and not set(name) & {0, 47}
@@ -190,6 +195,102 @@ def test_a_page_with_one_value_changed(
     except MalformedError:
         return
     assert page.encode() == bad
+
+
+# --- columns -------------------------------------------------------------------------------------------
+
+
+@st.composite
+def long_drafts(draw: st.DrawFn) -> PageDraft:
+    """Pages with lists so long that they are looked at by columns."""
+    count = draw(st.integers(COLUMNS_FROM, COLUMNS_FROM + 2))
+    root = INFO if draw(st.booleans()) else None
+    if draw(st.integers(0, 3)) == 0:
+        some = draw(st.lists(refs, min_size=1, max_size=2))
+        children = [Child(b"%04d" % at, some[at % len(some)]) for at in range(count)]
+        return PageDraft(1, (), tuple(children), root)
+    kinds = draw(st.lists(entries, min_size=1, max_size=3))
+    found = [replace(kinds[at % len(kinds)], name=b"%04d" % at) for at in range(count)]
+    return PageDraft(0, tuple(found), (), root)
+
+
+def outcome(parse: Callable[[bytes], Page], data: bytes) -> Page | None:
+    """None for what is refused; anything else but a page or MalformedError fails the test."""
+    try:
+        return parse(data)
+    except MalformedError:
+        return None
+
+
+@given(long_drafts())
+def test_a_long_page_is_what_the_plain_decoder_says(draft: PageDraft) -> None:
+    data = build_page(draft, ROWS, 4)
+    page = parse_page(data)
+    assert page == decode_plainly(Page, data)
+    assert page.encode() == data
+
+
+def places(top: list[Any]) -> Iterator[tuple[list[Any], int]]:
+    """Every value in nested lists, as (the list that holds it, where)."""
+    for at, value in enumerate(top):
+        yield top, at
+        if isinstance(value, list):
+            yield from places(value)
+
+
+@given(long_drafts(), st.data(), plain)
+def test_a_long_page_with_one_value_changed(
+    draft: PageDraft, data: st.DataObject, value: object
+) -> None:
+    """The quick decoder accepts what the plain one accepts and gives the same; it refuses all else."""
+    top = unpack(build_page(draft, ROWS, 4), size_max=2**24)
+    where, at = data.draw(st.sampled_from(list(places(top))), label="place")
+    where[at] = value
+    bad = pack(top)
+    assert outcome(Page.decode, bad) == outcome(partial(decode_plainly, Page), bad)
+
+
+@given(long_drafts(), st.data())
+def test_a_long_page_with_a_value_moved_or_nudged(draft: PageDraft, data: st.DataObject) -> None:
+    """What is nearly right: numbers one off or negative, texts for bytes, values of other places, one too few."""
+    top = unpack(build_page(draft, ROWS, 4), size_max=2**24)
+    spots = list(places(top))
+    where, at = data.draw(st.sampled_from(spots), label="place")
+    old = where[at]
+    other, there = data.draw(st.sampled_from(spots), label="other place")
+    near: list[object] = [other[there], None, True, False, [], [old], b"", -1, float("nan")]
+    if type(old) is int:
+        near += [n for n in (old + 1, old - 1, -old) if -(2**63) <= n < 2**64]
+        near += [float(old), bool(old)]
+    if type(old) is bytes:
+        near += [old + b"\0", old[:-1], old[::-1], old.decode("latin-1")]
+    if type(old) is list:
+        near += [old[1:], [*old, None], old * 2]
+    where[at] = data.draw(st.sampled_from(near), label="value")
+    try:
+        bad = msgpack.packb(top)
+    except ValueError:  # a list put into itself
+        return
+    assert outcome(Page.decode, bad) == outcome(partial(decode_plainly, Page), bad)
+
+
+@given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 70_000) | st.integers(0, 2**34))
+def test_a_remembered_tree_judges_as_a_fresh_one(code: int, level: int, length: int) -> None:
+    known = capability(length)
+    extents = ((0, 0, TreeShape(length, block_size_for(length)).encoded_length),)
+    for head in (bytes((code, level)), bytes((known[0], level)), known[:2]):
+        named = head + known[2:]
+        wanted = False
+        with suppress(MalformedError):
+            parsed = ReadCapability.from_bytes(named)
+            shape_of(parsed, length)
+            wanted = parsed.block_size == block_size_for(length)
+        for _ in range(2):
+            judged = False
+            with suppress(MalformedError):
+                FileContent(length, bytes(32), bytes(32), named, extents).check()
+                judged = True
+            assert judged == wanted
 
 
 @given(st.lists(drafts(), min_size=2, max_size=6), st.binary(max_size=30))

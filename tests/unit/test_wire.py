@@ -10,6 +10,7 @@ import pytest
 
 from potsherd.errors import MalformedError
 from potsherd.wire import (
+    COLUMNS_FROM,
     Bool,
     Bytes,
     Int,
@@ -58,20 +59,69 @@ def test_worked_example_of_the_spec() -> None:
     assert pack([1, 1, b"abcd", [1, 2]]).hex() == "940101c40461626364920102"
 
 
-@pytest.mark.parametrize(
-    ("place", "value"),
-    [
-        (0, 2), (0, True), (1, 0), (2, b"abc"), (2, "abcd"), (3, b"123456789"), (4, "1234567"),
-        (4, "a\0"), (4, b"a"), (5, 1), (5, None), (6, 2**63), (6, 1.0), (7, [[1, b"x"]] * 4),
-        (7, [[1]]), (7, [[10, b""]]), (7, [[True, b""]]), (7, None), (8, b"123"), (9, [301]),
-        (9, [1, 2]), (9, 5),
-    ],
-)  # fmt: skip
+BAD = [
+    (0, 2), (0, True), (1, 0), (2, b"abc"), (2, "abcd"), (3, b"123456789"), (4, "1234567"),
+    (4, "a\0"), (4, b"a"), (5, 1), (5, None), (6, 2**63), (6, 1.0), (7, [[1, b"x"]] * 4),
+    (7, [[1]]), (7, [[10, b""]]), (7, [[True, b""]]), (7, None), (8, b"123"), (9, [301]),
+    (9, [1, 2]), (9, 5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "value"), BAD)
 def test_a_value_out_of_bounds_is_refused(place: int, value: Any) -> None:
     plain = list(PLAIN)
     plain[place] = value
     with pytest.raises(MalformedError):
         Sample.decode(msgpack.packb(plain))
+
+
+@dataclass(frozen=True)
+class Many(Record):
+    TYPE: ClassVar[str] = "many"
+    SIZE_MAX: ClassVar[int] = 5000
+    samples: Annotated[tuple[Sample, ...], ListOf(Nested(Sample), max=50)]
+
+
+OTHER: list[Any] = [b"dcba", b"12345678", "", False, 2**62, [[9, b""], [0, b"ab"]], b"xy", [0]]
+NONE: list[Any] = [*PLAIN[2:7], [], *PLAIN[8:]]
+
+
+@pytest.mark.parametrize("copies", [1, COLUMNS_FROM, COLUMNS_FROM + 1])
+def test_long_lists_come_back(copies: int) -> None:
+    for rows in ([PLAIN[2:]], [NONE], [OTHER], [PLAIN[2:], NONE, OTHER]):
+        data = pack([1, 1, rows * copies])
+        many = Many.decode(data)
+        assert many.encode() == data
+        assert many.samples == tuple(Sample.decode(pack([1, 1, *row])) for row in rows * copies)
+
+
+@pytest.mark.parametrize(("place", "value"), [*((p - 2, v) for p, v in BAD if p > 1), (None, [])])
+@pytest.mark.parametrize("at", [0, COLUMNS_FROM // 2, COLUMNS_FROM - 1])
+def test_one_bad_value_in_a_long_list_is_refused(at: int, place: int | None, value: Any) -> None:
+    rows = [list(PLAIN[2:]) for _ in range(COLUMNS_FROM)]
+    Many.decode(pack([1, 1, rows]))
+    if place is None:
+        rows[at] = value
+    else:
+        rows[at][place] = value
+    with pytest.raises(MalformedError):
+        Many.decode(msgpack.packb([1, 1, rows]))
+
+
+def test_lists_in_lists_may_all_be_empty() -> None:
+    field = ListOf(ListOf(ListOf(Uint(9), max=2), max=2), max=20)
+    items: list[list[list[int]]] = [[], [[]], [[], []], [[1, 2], [3]]]
+    for item in items:
+        lifted = field.lift([item] * COLUMNS_FROM, "")
+        assert lifted == (tuple(map(tuple, item)),) * COLUMNS_FROM
+
+
+@pytest.mark.parametrize("row", [None, 7, b"ab", PLAIN, PLAIN[3:], "abcdefgh", {}])
+def test_what_is_no_record_in_a_long_list_is_refused(row: Any) -> None:
+    rows = [PLAIN[2:]] * COLUMNS_FROM
+    for bad in ([*rows, row], [row] * COLUMNS_FROM):
+        with pytest.raises(MalformedError):
+            Many.decode(msgpack.packb([1, 1, bad]))
 
 
 def test_fields_too_many_or_too_few_are_refused() -> None:

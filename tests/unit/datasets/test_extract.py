@@ -173,7 +173,7 @@ def test_the_users_own_folder_keeps_its_mode(tmp_path: Path) -> None:
             target.mkdir(mode=0o755)
         extractor = Extractor(target)
         root = node(b"", Kind.FOLDER)
-        extractor.folder(replace(root, entry=replace(root.entry, mode=0o500)))
+        extractor.folder(root._replace(entry=replace(root.entry, mode=0o500)))
         extractor.finish()
         extractor.close()
         assert (target.stat().st_mode & 0o777 == 0o500) == made

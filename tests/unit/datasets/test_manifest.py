@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -154,6 +156,94 @@ async def test_a_path_touches_only_its_own_pages() -> None:
     for path in missing:
         with pytest.raises(NotFoundError):
             await reader.lookup(path)
+
+
+# --- pages asked for before they are needed ----------------------------------------------------------
+
+
+def folders(names: bytes, width: int = 300) -> Items:
+    """Folders of one letter each, with so many files: five pages and one above them."""
+    for name in names:
+        yield (), folder(bytes([name]))
+        yield from (((bytes([name]),), file(b"%05d" % number)) for number in range(width))
+
+
+async def test_a_walk_fetches_every_page_once() -> None:
+    for entries in (
+        list(tree(3, 9)),
+        list(chain(2, 200)),
+        list(folders(b"abcdefg")),
+        [((), file(b"%05d" % n)) for n in range(3000)],
+    ):
+        shelf = Shelf()
+        reader = shelf.write(entries)
+        assert len(await walked(reader)) == len(entries) + 1
+        assert sorted(shelf.fetched) == list(range(len(shelf.pages) - 1))
+
+
+async def test_the_next_folder_is_fetched_while_one_is_listed() -> None:
+    shelf = Shelf()
+    reader = shelf.write(folders(b"abc"))
+    seen = 0
+    async with aclosing(reader.walk_many()) as found:
+        async for nodes in found:
+            if not nodes[0].path.startswith(b"b/"):
+                continue
+            asked = len(shelf.fetched)
+            await asyncio.sleep(0)  # nobody asks for more entries
+            seen += len(shelf.fetched) > asked
+    assert seen
+
+
+async def test_a_folder_alone_asks_for_nothing_below_it() -> None:
+    shelf = Shelf()
+    reader = shelf.write(folders(b"abc"))
+    nodes = await walked(reader, recurse=False)
+    await asyncio.sleep(0)
+    assert len(nodes) == 4
+    own = {node.entry.folder.offset for node in nodes if node.entry.folder}
+    assert not own & set(shelf.fetched)
+
+
+async def test_what_is_before_a_missing_page_is_listed() -> None:
+    """A page that fails when it is asked for early fails the walk where it comes to it, not before."""
+    shelf = Shelf()
+    entries = list(folders(b"abc"))
+    reader = shelf.write(entries)
+    whole = await walked(reader)
+    bad = next(n.entry.folder.offset for n in whole if n.path == b"b" and n.entry.folder)
+    below = parse_page(shelf.pages[bad]).children[0].page.offset
+    shelf.pages[below] = shelf.pages[below][:-1]
+    nodes: list[Node] = []
+    with pytest.raises(MalformedError):
+        async for node in reader.walk():
+            nodes.append(node)
+    assert [n.path for n in nodes] == [n.path for n in whole][: 1 + 301 + 1]
+
+
+async def test_a_walk_that_is_left_asks_no_more() -> None:
+    shelf = Shelf()
+    reader = shelf.write(folders(b"abc"))
+    fetch, before = shelf.fetch, asyncio.all_tasks()
+    listing, stuck = False, 0
+
+    async def slow(places: Sequence[PagePlace]) -> list[Page]:
+        nonlocal stuck
+        if listing:  # asked for ahead, not because the walk waits for it
+            stuck += 1
+            await asyncio.Event().wait()
+        return await fetch(places)
+
+    reader._fetch = slow
+    async with aclosing(reader.walk_many()) as found:
+        async for _ in found:
+            listing = True
+            await asyncio.sleep(0)
+            if stuck:
+                break
+            listing = False
+    assert stuck
+    assert asyncio.all_tasks() == before
 
 
 async def test_one_folder_can_be_listed_alone() -> None:
@@ -384,3 +474,20 @@ def test_the_bound_of_an_entry_holds() -> None:
 def test_a_draft_too_long_is_a_limit() -> None:
     with pytest.raises(PotsherdError):
         build_page(PageDraft(0, tuple(file(b"%05d" % n) for n in range(3000))), [OWN], 0)
+
+
+def test_a_name_twice_in_a_long_page_is_refused() -> None:
+    names = [b"%04d" % n for n in range(20)]
+    for bad in (names[:10] + names[9:], names[::-1], [*names, names[0]]):
+        with pytest.raises(LimitError, match="twice"):
+            build_page(PageDraft(0, tuple(map(file, bad))), [OWN], 0)
+
+
+@pytest.mark.parametrize("lengths", [(1536, 1536, 1024), (1024, 1536, 1536), (2048, 2047, 1)])
+def test_extents_of_broken_blocks_are_refused(lengths: tuple[int, int, int]) -> None:
+    good = content(3000)
+    shape = TreeShape(3000, 1024)
+    rest = shape.encoded_length - sum(lengths)
+    extents = tuple((0, 4096 * at, length) for at, length in enumerate((*lengths, rest)) if length)
+    with pytest.raises(MalformedError, match="extent"):
+        replace(good, extents=extents).check()
