@@ -36,6 +36,13 @@ __all__ = ["CommittedSegment", "PushPlan", "SegmentPusher", "StoredShard"]
 
 WINDOW_BYTES = 96 * 2**20
 """Coded bytes kept in memory for the workers; beyond it `push_rows` waits, or stragglers use the spool."""
+PINNED_BYTES = 64 * 2**20
+"""Coded bytes that have left the window and that pushes under way still hold; beyond it `push_rows` waits for them.
+
+One push holds no more than three quarters of it, so that it takes two stalled ones, far apart, to stop the others.
+"""
+SPOOL_READS_AT_ONCE = 4
+"""Workers that read from the spool at a time: each takes k columns to make one."""
 PUSH_BYTES_MIN = 2**18
 """A first push, and one to a slow holder, has at most this size."""
 PUSH_BYTES_MAX = PAYLOAD_MAX
@@ -111,6 +118,8 @@ class _Slot:
     resumed_digest: bytes = b""
     digest: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=32))
     busy_since: float | None = None
+    pushing: list[RowBatch] = field(default_factory=list)
+    """Batches out of which a push is under way: a view of one column keeps all n in memory."""
     push_max: int = PUSH_BYTES_MIN
     """Bytes of the next push at most."""
     tries: int = 0
@@ -150,6 +159,7 @@ class SegmentPusher:
         self._pressed = False
         """The window is full and waits for the workers."""
         self._changed = asyncio.Condition()
+        self._spool_reads = asyncio.Semaphore(SPOOL_READS_AT_ONCE)
         self._workers: list[asyncio.Task[None]] = []
         self._compromises: tuple[str, ...] = ()
         self._spooled = False
@@ -283,17 +293,32 @@ class SegmentPusher:
         await self._env.offload(_append, disk, path, self._rows * k * self._cell_size, parts)
 
     async def _room(self, size: int) -> None:
-        """Wait until `size` more bytes fit the window: until workers that are not stalled are past its start."""
+        """Wait until `size` more bytes fit the window: until workers that are not stalled are past its start.
+
+        What a stalled push holds of batches that have left the window has a bound of its own; at that bound the
+        stalled are waited for, until they are through or given up.
+        """
         while self._window and self._window_bytes + size > WINDOW_BYTES:
             oldest = self._window[0]
             end = (oldest.first_row + oldest.rows) * self._cell_size
-            if any(self._holds_back(slot, end) for slot in self._slots):
+            pinned = self._pinned_bytes(oldest) > PINNED_BYTES
+            if pinned or any(self._holds_back(slot, end) for slot in self._slots):
                 await self._press()
                 self._require(self._live(), "keep")
             else:
                 self._window.popleft()
-                self._window_bytes -= oldest.rows * self._cell_size * self._plan.n
+                self._window_bytes -= self._size_of(oldest)
         self._pressed = False
+
+    def _size_of(self, batch: RowBatch) -> int:
+        return batch.rows * self._cell_size * self._plan.n
+
+    def _pinned_bytes(self, oldest: RowBatch) -> int:
+        """What pushes would hold of batches outside of the window, if the oldest left it now; 0 if none holds that."""
+        held = {b.first_row: b for slot in self._slots for b in slot.pushing}
+        if oldest.first_row not in held:
+            return 0
+        return sum(self._size_of(b) for row, b in held.items() if row <= oldest.first_row)
 
     async def _press(self) -> None:
         """Have workers push what there is, and wait until one of them is further."""
@@ -350,7 +375,7 @@ class SegmentPusher:
 
     async def _step(self, slot: _Slot) -> None:
         """Bring what is ready to the holder, or compare it with what the holder has from before."""
-        columns = await self._columns(slot)
+        batches, columns = await self._columns(slot)
         if slot.resumed > slot.sent:
             await self._compare(slot, columns)
             return
@@ -358,14 +383,17 @@ class SegmentPusher:
         if peer is None:
             return
         start = slot.busy_since = self._env.monotonic()
+        slot.pushing = batches
         try:
             await peer.push(slot.stage, slot.sent, *columns)
         finally:
             slot.busy_since = None
+            slot.pushing = []
         slot.sent += sum(map(len, columns))
         taken = self._env.monotonic() - start
         if taken < PUSH_FAST_S:
-            slot.push_max = min(2 * slot.push_max, PUSH_BYTES_MAX)
+            most = min(PUSH_BYTES_MAX, PINNED_BYTES * 3 // 4 // self._plan.n)
+            slot.push_max = max(PUSH_BYTES_MIN, min(2 * slot.push_max, most))
         elif taken > 2 * PUSH_FAST_S:
             slot.push_max = max(slot.push_max // 2, PUSH_BYTES_MIN)
 
@@ -382,17 +410,19 @@ class SegmentPusher:
             await self._open_stage(slot, slot.candidate)
         slot.resumed = 0
 
-    async def _columns(self, slot: _Slot) -> list[memoryview]:
-        """The next bytes of the slot's shard, `push_max` at most, out of as many batches as are ready."""
+    async def _columns(self, slot: _Slot) -> tuple[list[RowBatch], list[memoryview]]:
+        """The next bytes of the slot's shard, `push_max` at most, out of as many batches as are ready; and these."""
         found: list[memoryview] = []
+        batches: list[RowBatch] = []
         at, end = slot.sent, slot.sent + slot.push_max
         for batch in self._window:
             start = batch.first_row * self._cell_size
             if start <= at < min(end, start + batch.rows * self._cell_size):
                 column = memoryview(batch.columns[slot.index].cells)[at - start : end - start]
                 found.append(column)
+                batches.append(batch)
                 at += len(column)
-        return found or [await self._column_from_spool(slot)]
+        return batches, found or [await self._column_from_spool(slot)]
 
     async def _column_from_spool(self, slot: _Slot) -> memoryview:
         cell, k = self._cell_size, self._plan.k
@@ -401,10 +431,11 @@ class SegmentPusher:
             1, min(self._rows - row, SPOOL_READ_BYTES // cell, -(-slot.push_max // cell) + 1)
         )
         read = self._env.disk.read
-        table = await self._env.offload(
-            read, self._plan.spool_path, row * k * cell, rows * k * cell
-        )
-        column = await self._env.offload(_column, self._code, table, cell, slot.index)
+        async with self._spool_reads:
+            table = await self._env.offload(
+                read, self._plan.spool_path, row * k * cell, rows * k * cell
+            )
+            column = await self._env.offload(_column, self._code, table, cell, slot.index)
         return memoryview(column)[skip : skip + slot.push_max]
 
     # --- the end -----------------------------------------------------------------------------------

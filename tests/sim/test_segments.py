@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 
 import pytest
@@ -11,6 +12,7 @@ from town import Town, in_town
 from potsherd.crypto.signing import SigningKey
 from potsherd.erasure.layout import CELL_SIZE, Geometry
 from potsherd.errors import NotEnoughShards, PeerError, PotsherdError, QuotaError, RefusedError
+from potsherd.node import pusher as pusher_module
 from potsherd.node.client import Peer
 from potsherd.node.pusher import CommittedSegment, PushPlan, SegmentPusher
 from potsherd.node.reader import SegmentReader
@@ -122,6 +124,57 @@ def test_a_holder_that_dies_during_the_push_is_replaced() -> None:
         await session.close()
 
     in_town(scenario, donors=10)
+
+
+@pytest.mark.parametrize("seed", [1, 6])
+def test_holders_that_stall_now_and_then_take_no_more_memory(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A push that is under way keeps whole batches in memory, also when the window has gone on."""
+    print("seed", seed)
+    rng, row = random.Random(seed), N * CELL_SIZE
+    monkeypatch.setattr(pusher_module, "WINDOW_BYTES", 12 * row)
+    monkeypatch.setattr(pusher_module, "PINNED_BYTES", 16 * row)
+    monkeypatch.setattr(pusher_module, "PUSH_BYTES_MIN", CELL_SIZE)
+    stream = stream_of(240 * K * CELL_SIZE)
+    under_way: dict[int, tuple[memoryview, ...]] = {}
+    seen, stalls = [0], 0
+
+    async def scenario(town: Town) -> None:
+        session = await town.session()
+        pusher = SegmentPusher(session, plan(rows=240))
+        original = Peer.push
+
+        async def stalling(self: Peer, stage: int, offset: int, *buffers: memoryview) -> None:
+            nonlocal stalls
+            under_way[id(buffers)] = buffers
+            try:
+                if rng.random() < 0.25:
+                    stalls += 1
+                    await asyncio.sleep(rng.uniform(5, 40))
+                await original(self, stage, offset, *buffers)
+            finally:
+                del under_way[id(buffers)]
+
+        def in_memory() -> int:
+            views = [memoryview(b.columns[0].cells) for b in pusher._window]
+            views += itertools.chain(*under_way.values())
+            return sum({id(v.obj): memoryview(v.obj).nbytes for v in views}.values())
+
+        monkeypatch.setattr(Peer, "push", stalling)
+        await pusher.open()
+        for start in range(0, len(stream), 2 * K * CELL_SIZE):
+            await pusher.push_rows(stream[start : start + 2 * K * CELL_SIZE])
+            seen.append(in_memory())
+        committed = await pusher.commit(stream_length=len(stream), entry=None)
+        await announce(session, committed)
+        assert await reader_of(session, committed).read(0, len(stream)) == stream
+        await session.close()
+
+    in_town(scenario)
+    assert stalls > 10
+    # the window, and what is pinned beyond it
+    assert 12 * row < max(seen) <= (12 + 16) * row
 
 
 def test_an_interrupted_push_sends_only_what_is_missing() -> None:
