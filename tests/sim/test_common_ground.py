@@ -35,6 +35,6 @@ def test_the_engine_loses_more_when_loss_is_noticed_later() -> None:
 @pytest.mark.nightly
 def test_a_town_lies_within_the_engines_interval() -> None:
     """A town of two days (200 CPU seconds): live indices, losses and shards made anew, each within 95 % of the engine's."""
-    found = compare(Ground(), [1])
+    found = compare(Ground(), [in_the_world(Ground(), 1)])
     print(found)
     assert all(w.inside for w in found)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potsherd.simulations.montecarlo._compiling import OPTIONS, compiled
+from potsherd.simulations.montecarlo._heaps import Heap, pop, push, sift_down
 from potsherd.simulations.montecarlo.distributions import (
     EMPIRICAL,
     EXPONENTIAL,
@@ -101,6 +102,10 @@ class Nodes(NamedTuple):
     used: Ints
     present: Bytes
     free_at: Floats
+    emptied: Floats
+    """When its shards were lost the last time,"""
+    emptied_before: Floats
+    """and the time before."""
     dark_until: Floats
     """Until then it is offline, whatever its habits."""
     first: Ints
@@ -117,6 +122,8 @@ class Segments(NamedTuple):
     status: Bytes
     repairer: Ints
     repairer_generation: Bytes
+    begun: Floats
+    """When a line took the repair."""
     rows: Ints
     generations: Bytes
 
@@ -126,14 +133,6 @@ class Chunks(NamedTuple):
 
     items: Ints
     state: Longs
-
-
-class Heap(NamedTuple):
-    """A binary heap of (time, number)."""
-
-    at: Floats
-    which: Ints
-    size: Longs
 
 
 class Tally(NamedTuple):
@@ -168,6 +167,10 @@ class World(NamedTuple):
 
 
 QUEUE = 2
+LEFT = 2
+"""A shard that is lost, but nobody knows it yet: it is not made anew."""
+LONG_AGO = np.uint8(3)
+"""Losses of a slot ago: more than it remembers."""
 TAKEN = 99
 """Cost of a node that holds a shard of the segment."""
 LOST_N, DEPARTURES, UNPLACED, BIN, LOOKED, UNREADABLE = range(6)
@@ -207,52 +210,6 @@ def life(kinds: Kinds, kind: int, u: float) -> float:
         low, high = kinds.knots[start + below], kinds.knots[start + below + 1]
         return float(low + (place - below) * (high - low))
     return FOREVER
-
-
-# --- heaps ----------------------------------------------------------------------------------------
-
-
-@compiled
-def sift_down(heap: Heap, place: int) -> None:
-    """Put the entry at `place` where it belongs, below."""
-    at, which, size = heap.at, heap.which, heap.size[0]
-    time, number = at[place], which[place]
-    while True:
-        child = 2 * place + 1
-        if child >= size:
-            break
-        if child + 1 < size and at[child + 1] < at[child]:
-            child += 1
-        if at[child] >= time:
-            break
-        at[place], which[place] = at[child], which[child]
-        place = child
-    at[place], which[place] = time, number
-
-
-@compiled
-def push(heap: Heap, time: float, number: int) -> None:
-    """Add an entry."""
-    at, which = heap.at, heap.which
-    place = heap.size[0]
-    heap.size[0] += 1
-    while place > 0:
-        parent = (place - 1) // 2
-        if at[parent] <= time:
-            break
-        at[place], which[place] = at[parent], which[parent]
-        place = parent
-    at[place], which[place] = time, number
-
-
-@compiled
-def pop(heap: Heap) -> None:
-    """Remove the first entry."""
-    heap.size[0] -= 1
-    last = heap.size[0]
-    if last > 0:
-        heap.at[0], heap.which[0] = heap.at[last], heap.which[last]
-        sift_down(heap, 0)
 
 
 # --- lists of segments ----------------------------------------------------------------------------
@@ -351,7 +308,7 @@ def find(w: World, segment: int, alive: Bytes, live: int) -> int:
 
 @compiled
 def hold(w: World, segment: int, alive: Bytes, live: int) -> int:
-    """Place every missing shard; returns how many are live then."""
+    """Place every shard that is not marked in `alive`; returns how many of them are marked then."""
     row, generations = w.segments.rows[segment], w.segments.generations[segment]
     w.queue[0] = w.queue[1] = 0
     for i in range(w.rules.n):
@@ -361,7 +318,7 @@ def hold(w: World, segment: int, alive: Bytes, live: int) -> int:
         if node < 0:
             w.tally.numbers[UNPLACED] += 1
             row[i] = 0
-            generations[i] = w.nodes.generation[0] - np.uint8(1)
+            generations[i] = w.nodes.generation[0] - LONG_AGO
             continue
         row[i], generations[i] = node, w.nodes.generation[node]
         alive[i] = 1
@@ -407,6 +364,8 @@ def empty(w: World, node: int, now: float) -> None:
     items, state = w.chunks.items, w.chunks.state
     w.tally.numbers[DEPARTURES] += w.nodes.present[node]
     w.nodes.generation[node] += np.uint8(1)
+    w.nodes.emptied_before[node] = w.nodes.emptied[node]
+    w.nodes.emptied[node] = now
     w.nodes.used[node] = 0
     w.nodes.free_at[node] = now
     chunk, count = w.nodes.first[node], w.nodes.filled[node]
@@ -455,6 +414,51 @@ def look(w: World, segment: int, alive: Bytes) -> int:
 
 
 @compiled
+def unseen(w: World, segment: int, i: int) -> float:
+    """When a missing shard was lost, if nobody knew it as the repair began; else −1."""
+    if w.rules.exponential:
+        return -1.0
+    node = w.segments.rows[segment, i]
+    gone = np.uint8(w.nodes.generation[node] - w.segments.generations[segment, i])
+    at = -1.0
+    if gone == 1:
+        at = w.nodes.emptied[node]
+    elif gone == 2:
+        at = w.nodes.emptied_before[node]
+    # as `begin` adds, so that the loss that is waited for counts to the last bit
+    return at if at + w.rules.notice > w.segments.begun[segment] else -1.0
+
+
+@compiled
+def leave(w: World, segment: int, alive: Bytes) -> int:
+    """Mark the shards that are not made anew, because nobody knew that they are lost; how many."""
+    left = 0
+    for i in range(w.rules.n):
+        if not alive[i] and unseen(w, segment, i) >= 0:
+            alive[i] = LEFT
+            left += 1
+    return left
+
+
+@compiled
+def next_loss(w: World, segment: int, alive: Bytes, now: float) -> float:
+    """The loss that takes a segment below r, when it is so at the end of a repair."""
+    for i in range(w.rules.n):
+        if not alive[i]:  # no room for all: try again
+            return float(now + w.rules.notice)
+    for i in range(w.rules.n):
+        if alive[i] == LEFT:
+            mine, before = unseen(w, segment, i), 0
+            for j in range(w.rules.n):
+                if alive[j] == LEFT:
+                    other = unseen(w, segment, j)
+                    before += other < mine or (other == mine and j < i)
+            if before == w.rules.n - w.rules.r:
+                return float(max(mine, now - w.rules.notice))
+    return float(now)
+
+
+@compiled
 def assign(w: World, segment: int, alive: Bytes, live: int, now: float) -> None:
     """The line of a live holder takes the repair."""
     number = int(uniform(w.random) * live)
@@ -464,9 +468,9 @@ def assign(w: World, segment: int, alive: Bytes, live: int, now: float) -> None:
         number -= alive[place]
     node = w.segments.rows[segment, place]
     kind = w.nodes.kind[node]
-    took = w.rules.shard_bytes * (
-        (w.rules.k - 1) / w.kinds.down[kind] + (w.rules.n - live) / w.kinds.up[kind]
-    )
+    w.segments.begun[segment] = now
+    missing = w.rules.n - live - leave(w, segment, alive)
+    took = w.rules.shard_bytes * ((w.rules.k - 1) / w.kinds.down[kind] + missing / w.kinds.up[kind])
     done = max(now, w.nodes.free_at[node]) + took
     w.nodes.free_at[node] = done
     w.tally.busy[0] += took
@@ -505,7 +509,8 @@ def repair_event(w: World, segment: int, alive: Bytes, now: float) -> None:
     if not w.rules.exponential and not enough_online(w, segment, alive, now):
         push(w.repairs, now - w.rules.absence * math.log(uniform(w.random)), segment)
         return
-    made = hold(w, segment, alive, live) - live
+    held = live + leave(w, segment, alive)
+    made = hold(w, segment, alive, held) - held
     place = min(int(now / w.rules.years * BINS), BINS - 1)
     w.tally.counts[0, place] += 1
     w.tally.counts[1, place] += made
@@ -513,7 +518,7 @@ def repair_event(w: World, segment: int, alive: Bytes, now: float) -> None:
     w.segments.live[segment] = live + made
     w.segments.status[segment] = IDLE
     if live + made < w.rules.r:
-        begin(w, segment, now + w.rules.notice)
+        begin(w, segment, next_loss(w, segment, alive, now))
 
 
 @compiled

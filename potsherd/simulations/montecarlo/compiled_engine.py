@@ -210,6 +210,8 @@ def _nodes(population: Population, here: slice) -> Nodes:
         used=np.zeros(count, dtype=np.int32),
         present=np.ones(count, dtype=np.uint8),
         free_at=np.zeros(count),
+        emptied=np.full(count, -1.0),
+        emptied_before=np.full(count, -1.0),
         dark_until=np.zeros(count),
         first=np.full(count, -1, dtype=np.int32),
         filled=np.zeros(count, dtype=np.uint8),
@@ -227,6 +229,7 @@ def _segments(population: Population, stretch: _Stretch) -> Segments:
         status=np.zeros(count, dtype=np.uint8),
         repairer=np.zeros(count, dtype=np.int32),
         repairer_generation=np.zeros(count, dtype=np.uint8),
+        begun=np.zeros(count),
         rows=np.zeros(size, dtype=np.int32),
         generations=np.zeros(size, dtype=np.uint8),
     )

@@ -3,7 +3,9 @@
 Events: a node leaves or is given up, a shock strikes, a repair is noticed or done, the state is noted. A repair, once
 noticed, waits for the line of a live holder drawn at random and is done when the line has moved its bytes; if its
 repairer goes, another holder takes over, from the start. When fewer than k holders are online it tries again after a
-mean absence. All missing shards of the segment are made anew in one pass.
+mean absence. All shards of the segment that are known to be lost when a line takes the repair are made anew in one
+pass: those that were lost at least the time of noticing before. What was lost since is seen later, as in the nodes'
+own code, which cannot know of it. Exponential repair has no noticing, and makes all anew, as the chain has it.
 
 The compiled engine does the same with the same meaning, faster; they agree in distribution, not number by number.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
@@ -53,6 +56,10 @@ class _Run:
         """Segments of which a node was given a shard since it was emptied; none twice."""
         self.departs = population.departs.copy()
         self.free_at = np.zeros(len(population.site))
+        self.emptied = np.full((2, len(population.site)), -np.inf)
+        """When each slot's shards were lost the last time, and the time before."""
+        self.begun = np.zeros(scenario.segments)
+        """When a line took the repair."""
         self.repairs: list[tuple[float, int]] = []
         self.note = np.linspace(0, scenario.years, BINS + 1)
         self.bin = 0
@@ -150,6 +157,8 @@ class _Run:
         for node in nodes.tolist():
             self.held[node] = []
         self.network.generation[nodes] += 1
+        self.emptied[1, nodes] = self.emptied[0, nodes]
+        self.emptied[0, nodes] = now
         self.network.used[nodes] = 0
         self.free_at[nodes] = now
         self.departures += int(self.network.present[nodes].sum())
@@ -225,7 +234,8 @@ class _Run:
         holders = self.rows[segment][self._alive(np.array([segment]))[0]]
         node = int(holders[self.rng.integers(len(holders))])
         kind = self.population.class_of[node]
-        missing = self.scenario.n - len(holders)
+        self.begun[segment] = now
+        missing = self.scenario.n - len(holders) - int(np.isfinite(self._unseen([segment])).sum())
         shard = self.scenario.shard_bytes
         took = shard * (
             (self.scenario.k - 1) / self.classes.down[kind] + missing / self.classes.up[kind]
@@ -249,13 +259,40 @@ class _Run:
         segments, alive, times = segments[ready], alive[ready], times[ready]
         if not len(segments):
             return
-        now_alive = self._hold(segments, alive)
-        live = now_alive.sum(axis=1)
+        unseen = self._unseen(segments)
+        left = np.isfinite(unseen)
+        found = self._hold(segments, alive | left)
+        live = (found & ~left).sum(axis=1)
         self._tally(times, live - alive.sum(axis=1))
         self.live[segments] = live
         self.status[segments] = IDLE
-        for i in np.flatnonzero(live < self.scenario.r).tolist():  # no room for all: try again
-            self._begin(int(segments[i]), float(times[i]) + self.scenario.repair.notice_years)
+        for i in np.flatnonzero(live < self.scenario.r).tolist():
+            self._begin(int(segments[i]), self._next_loss(float(times[i]), unseen[i], found[i]))
+
+    def _unseen(self, segments: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float64]:
+        """When shards were lost that nobody knew to be lost as the repair began; -inf for all others.
+
+        A slot remembers two losses: who lost more since a shard was placed has lost it long ago.
+        """
+        rows, repair = self.rows[segments], self.scenario.repair
+        gone = self.network.generation[rows] - self.generations[segments]
+        at = np.select([gone == 1, gone == 2], list(self.emptied[:, rows]), -np.inf)
+        at[rows < 0] = -np.inf
+        # as `_begin` adds, so that the loss that is waited for counts to the last bit
+        known = at + repair.notice_years <= self.begun[segments][:, None]
+        if repair.kind == "exponential":
+            known[:] = True
+        return np.where(known, -np.inf, at)
+
+    def _next_loss(
+        self, now: float, unseen: NDArray[np.float64], found: NDArray[np.bool_]
+    ) -> float:
+        """The loss that takes a segment below r, when it is so at the end of a repair."""
+        notice = self.scenario.repair.notice_years
+        if not found.all():  # no room for all: try again
+            return now + notice
+        losses = np.sort(unseen[np.isfinite(unseen)])
+        return max(now - notice, float(losses[self.scenario.n - self.scenario.r]))
 
     def _tally(self, times: NDArray[np.float64], made: NDArray[np.int64]) -> None:
         """Repairs that are done, by bin: passes, shards made, shards moved."""
@@ -283,7 +320,7 @@ class _Run:
         return np.asarray(online.sum(axis=1) >= self.scenario.k)
 
     def _hold(self, segments: NDArray[np.int64], alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Place what is missing and write it down; returns which shards are alive then."""
+        """Place what is not `alive` and write it down; returns the same with what has found a place."""
         rows = self.rows[segments]
         found, unplaced = fill(self.network, rows, alive, self.population.home[segments], self.rng)
         self.unplaced += unplaced

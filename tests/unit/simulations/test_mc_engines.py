@@ -144,6 +144,55 @@ def test_repair_waits_while_too_few_are_lit(
         assert sum(made) == 0
 
 
+def test_what_is_lost_while_a_loss_is_noticed_is_made_anew_later(engine: Engine) -> None:
+    """Two fires six days apart, each noticed after twelve: nobody knows of the second when the first is repaired."""
+    day = 1 / 365.25
+    nodes = (NodeClass(60, Exponential(1e6)),)
+    fires = Shock("fire", "network", share=0.1, at_years=(0.1, 0.1 + 6 * day))
+
+    def run(days: float) -> Outcome:
+        scenario = Scenario(
+            nodes, k=1, n=6, r=6, segments=200, segment_bytes=1e3, shocks=(fires,),
+            repair=Repair(notice_years=12 * day), years=0.1 + days * day,
+        )  # fmt: skip
+        return replicate(scenario, 0, engine)
+
+    def missing(outcome: Outcome, at: int) -> int:
+        return int(outcome.live[at] @ (6 - np.arange(7)))
+
+    short, long = run(13), run(19)
+    assert short.lost == 0
+    between, after = (int(np.searchsorted(short.times, 0.1 + days * day)) for days in (3, 9))
+    first, both = missing(short, between), missing(short, after)
+    assert min(first, both - first) > 50
+    assert int(short.made.sum()) == first
+    assert missing(short, -1) == both - first
+    assert int(long.made.sum()) == both
+    assert missing(long, -1) == 0
+
+
+def test_what_was_left_begins_a_repair_of_its_own(engine: Engine) -> None:
+    """Repaired below 3 of 4, noticed after ten days, fires on days 0, 2 and 4: repairs on days 10, 12 and 14 only.
+
+    Of a segment that loses two shards on day 0 and two on day 2, two are made on day 10, the others on day 12.
+    """
+    day = 1 / 365.25
+    nodes = (NodeClass(40, Exponential(1e6)),)
+    at = tuple(0.1 + days * day for days in (0, 2, 4))
+    fires = Shock("fire", "network", share=0.4, at_years=at)
+    scenario = Scenario(
+        nodes, k=1, n=4, r=3, segments=400, segment_bytes=1e3, shocks=(fires,),
+        repair=Repair(notice_years=10 * day), years=0.1 + 15 * day,
+    )  # fmt: skip
+    outcome = replicate(scenario, 0, engine)
+    ends = (outcome.times[1:] - 0.1) / day
+    width = ends[1] - ends[0]
+    begun = ends[outcome.passes > 0]
+    assert [round(end - width / 2) for end in begun] == [10, 12, 14]
+    assert outcome.passes.sum() > 200
+    assert outcome.live[-1, :3].sum() == 0  # all losses are known by now
+
+
 def test_an_institute_leaves_and_is_not_replaced(engine: Engine) -> None:
     nodes = (NodeClass(40, Exponential(1e6), sites=4),)
     leaving = Shock("leaving", "site", leaves=True, at_years=(0.5,))
