@@ -34,9 +34,9 @@ from potsherd.ports import Address, Buffer, Disk
 
 __all__ = ["CommittedSegment", "PushPlan", "SegmentPusher", "StoredShard"]
 
-WINDOW_BYTES = 96 * 2**20
+WINDOW_BYTES = 80 * 2**20
 """Coded bytes kept in memory for the workers; beyond it `push_rows` waits, or stragglers use the spool."""
-PINNED_BYTES = 64 * 2**20
+PINNED_BYTES = 32 * 2**20
 """Coded bytes that have left the window and that pushes under way still hold; beyond it `push_rows` waits for them.
 
 One push holds no more than three quarters of it, so that it takes two stalled ones, far apart, to stop the others.
