@@ -34,13 +34,10 @@ from potsherd.ports import Address, Buffer, Disk
 
 __all__ = ["CommittedSegment", "PushPlan", "SegmentPusher", "StoredShard"]
 
-WINDOW_BYTES = 80 * 2**20
+WINDOW_BYTES = 64 * 2**20
 """Coded bytes kept in memory for the workers; beyond it `push_rows` waits, or stragglers use the spool."""
-PINNED_BYTES = 32 * 2**20
-"""Coded bytes that have left the window and that pushes under way still hold; beyond it `push_rows` waits for them.
-
-One push holds no more than three quarters of it, so that it takes two stalled ones, far apart, to stop the others.
-"""
+PUSHES_BYTES = 40 * 2**20
+"""Under way to all holders together, in memory of their own; each may have an n-th of it in a push."""
 SPOOL_READS_AT_ONCE = 4
 """Workers that read from the spool at a time: each takes k columns to make one."""
 PUSH_BYTES_MIN = 2**18
@@ -118,8 +115,6 @@ class _Slot:
     resumed_digest: bytes = b""
     digest: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=32))
     busy_since: float | None = None
-    pushing: list[RowBatch] = field(default_factory=list)
-    """Batches out of which a push is under way: a view of one column keeps all n in memory."""
     push_max: int = PUSH_BYTES_MIN
     """Bytes of the next push at most."""
     tries: int = 0
@@ -293,32 +288,17 @@ class SegmentPusher:
         await self._env.offload(_append, disk, path, self._rows * k * self._cell_size, parts)
 
     async def _room(self, size: int) -> None:
-        """Wait until `size` more bytes fit the window: until workers that are not stalled are past its start.
-
-        What a stalled push holds of batches that have left the window has a bound of its own; at that bound the
-        stalled are waited for, until they are through or given up.
-        """
+        """Wait until `size` more bytes fit the window: until workers that are not stalled are past its start."""
         while self._window and self._window_bytes + size > WINDOW_BYTES:
             oldest = self._window[0]
             end = (oldest.first_row + oldest.rows) * self._cell_size
-            pinned = self._pinned_bytes(oldest) > PINNED_BYTES
-            if pinned or any(self._holds_back(slot, end) for slot in self._slots):
+            if any(self._holds_back(slot, end) for slot in self._slots):
                 await self._press()
                 self._require(self._live(), "keep")
             else:
                 self._window.popleft()
-                self._window_bytes -= self._size_of(oldest)
+                self._window_bytes -= oldest.rows * self._cell_size * self._plan.n
         self._pressed = False
-
-    def _size_of(self, batch: RowBatch) -> int:
-        return batch.rows * self._cell_size * self._plan.n
-
-    def _pinned_bytes(self, oldest: RowBatch) -> int:
-        """What pushes would hold of batches outside of the window, if the oldest left it now; 0 if none holds that."""
-        held = {b.first_row: b for slot in self._slots for b in slot.pushing}
-        if oldest.first_row not in held:
-            return 0
-        return sum(self._size_of(b) for row, b in held.items() if row <= oldest.first_row)
 
     async def _press(self) -> None:
         """Have workers push what there is, and wait until one of them is further."""
@@ -375,34 +355,31 @@ class SegmentPusher:
 
     async def _step(self, slot: _Slot) -> None:
         """Bring what is ready to the holder, or compare it with what the holder has from before."""
-        batches, columns = await self._columns(slot)
+        data = await self._next_bytes(slot)
         if slot.resumed > slot.sent:
-            await self._compare(slot, columns)
+            await self._compare(slot, data)
             return
         peer = slot.peer
         if peer is None:
             return
         start = slot.busy_since = self._env.monotonic()
-        slot.pushing = batches
         try:
-            await peer.push(slot.stage, slot.sent, *columns)
+            await peer.push(slot.stage, slot.sent, data)
         finally:
             slot.busy_since = None
-            slot.pushing = []
-        slot.sent += sum(map(len, columns))
+        slot.sent += len(data)
         taken = self._env.monotonic() - start
         if taken < PUSH_FAST_S:
-            most = min(PUSH_BYTES_MAX, PINNED_BYTES * 3 // 4 // self._plan.n)
+            most = min(PUSH_BYTES_MAX, PUSHES_BYTES // self._plan.n)
             slot.push_max = max(PUSH_BYTES_MIN, min(2 * slot.push_max, most))
         elif taken > 2 * PUSH_FAST_S:
             slot.push_max = max(slot.push_max // 2, PUSH_BYTES_MIN)
 
-    async def _compare(self, slot: _Slot, columns: Sequence[memoryview]) -> None:
+    async def _compare(self, slot: _Slot, data: Buffer) -> None:
         """The holder has bytes from an interrupted try: keep them if they are the same, else start anew."""
-        for column in columns:
-            part = column[: slot.resumed - slot.sent]
-            await self._env.offload(slot.digest.update, part)
-            slot.sent += len(part)
+        part = memoryview(data)[: slot.resumed - slot.sent]
+        await self._env.offload(slot.digest.update, part)
+        slot.sent += len(part)
         if slot.sent < slot.resumed:
             return
         if slot.digest.digest() != slot.resumed_digest and slot.peer and slot.candidate:
@@ -410,19 +387,20 @@ class SegmentPusher:
             await self._open_stage(slot, slot.candidate)
         slot.resumed = 0
 
-    async def _columns(self, slot: _Slot) -> tuple[list[RowBatch], list[memoryview]]:
-        """The next bytes of the slot's shard, `push_max` at most, out of as many batches as are ready; and these."""
+    async def _next_bytes(self, slot: _Slot) -> Buffer:
+        """The next bytes of the slot's shard, `push_max` at most, out of as many batches as are ready: a copy.
+
+        A view of one column would keep all n of its batch in memory for as long as a stalled holder takes.
+        """
         found: list[memoryview] = []
-        batches: list[RowBatch] = []
         at, end = slot.sent, slot.sent + slot.push_max
         for batch in self._window:
             start = batch.first_row * self._cell_size
             if start <= at < min(end, start + batch.rows * self._cell_size):
                 column = memoryview(batch.columns[slot.index].cells)[at - start : end - start]
                 found.append(column)
-                batches.append(batch)
                 at += len(column)
-        return batches, found or [await self._column_from_spool(slot)]
+        return b"".join(found) if found else await self._column_from_spool(slot)
 
     async def _column_from_spool(self, slot: _Slot) -> memoryview:
         cell, k = self._cell_size, self._plan.k

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from watching import DAY, HOUR, MONDAY, WEEK, Up, always, key
 
 from potsherd.errors import MalformedError
 from potsherd.node.churn import ChurnCounts, ChurnSeen
@@ -15,20 +16,7 @@ from potsherd.node.habits import ABSENCES_MAX, COUNT_MAX, Habits, LossPolicy, ho
 from potsherd.node.liveness import HEARSAY_FACTOR, FreezePolicy, PeerTable
 from potsherd.node.liveness_state import PeerState, state_of, watched_of
 
-HOUR, DAY, WEEK = 3600.0, 86_400.0, 7 * 86_400.0
 STEP = 600.0
-MONDAY = 1_767_571_200.0
-"""5 January 2026, 00:00 UTC."""
-
-Up = Callable[[float], bool]
-
-
-def key(number: int) -> bytes:
-    return number.to_bytes(32, "big")
-
-
-def always(_: float) -> bool:
-    return True
 
 
 def office_hours(t: float) -> bool:
