@@ -194,24 +194,23 @@ class SegmentEncoder:
         return self._limits.rows_max(self.code.k) if full else 1
 
     def _columns(self, parts: Iterable[StreamPart], rows: int) -> tuple[ColumnRun, ...]:
-        """The stream's bytes are copied here, and only here: from its parts into k columns of one buffer."""
-        k, cell = self.code.k, self.cell_size
-        size = rows * cell
-        data = memoryview(unset(k * size))
-        leaves = self._data_leaves(data, _deal(parts, data, k, rows, cell))
-        parity = memoryview(unset((self.code.n - k) * size))
-        columns = [
-            whole[at : at + size] for whole in (data, parity) for at in range(0, len(whole), size)
-        ]
-        if parity:
-            self.code.parity_into(columns[:k], columns[k:])
-        leaves += self._hash_cells(parity, cell) if parity else b""
-        step = rows * HASH_SIZE
-        runs = [leaves[at : at + step] for at in range(0, len(leaves), step)]
-        return tuple(map(ColumnRun, columns, runs))
+        """The stream's bytes are copied here, and only here: from its parts into k columns.
 
-    def _data_leaves(self, data: memoryview, known: list[bytes]) -> bytes:
-        """Leaves of all data cells, column by column; those not known are hashed in runs as long as they form."""
+        Each column has memory of its own, so that who holds on to one does not hold all n.
+        """
+        k, cell = self.code.k, self.cell_size
+        columns = [memoryview(unset(rows * cell)) for _ in range(self.code.n)]
+        known = _deal(parts, columns[:k], cell)
+        if columns[k:]:
+            self.code.parity_into(columns[:k], columns[k:])
+        known += [[b""] * rows for _ in columns[k:]]
+        return tuple(
+            ColumnRun(column, self._leaves(column, ones))
+            for column, ones in zip(columns, known, strict=True)
+        )
+
+    def _leaves(self, column: memoryview, known: list[bytes]) -> bytes:
+        """Leaves of all cells of a column; those not known are hashed in runs as long as they form."""
         cell, start = self.cell_size, 0
         leaves: list[bytes] = []
         for known_ones, run in itertools.groupby(known, bool):
@@ -219,17 +218,17 @@ class SegmentEncoder:
             if known_ones:
                 leaves += known[start:stop]
             else:
-                leaves.append(self._hash_cells(data[start * cell : stop * cell], cell))
+                leaves.append(self._hash_cells(column[start * cell : stop * cell], cell))
             start = stop
         return b"".join(leaves)
 
 
 def _deal(
-    parts: Iterable[StreamPart], data: memoryview, k: int, rows: int, cell: int
-) -> list[bytes]:
-    """Copy the parts of a row-major table into k columns; gives the leaves that are known, column by column."""
-    leaves = [b""] * (k * rows)
-    number, within = 0, 0  # of the cell in the table, and the bytes it has
+    parts: Iterable[StreamPart], columns: Sequence[memoryview], cell: int
+) -> list[list[bytes]]:
+    """Copy the parts of a row-major table into its columns; gives the leaves that are known of each."""
+    leaves = [[b""] * (len(column) // cell) for column in columns]
+    row, column, within = 0, 0, 0  # of the table, and the bytes that this cell has
     for part in parts:
         view = memoryview(part.data).cast("B")
         known = part.references
@@ -237,15 +236,15 @@ def _deal(
             raise UsageError("references that do not fit their data")
         at = 0
         while at < len(view):
-            place = number % k * rows + number // k
             if known and not within and not at % cell:
-                leaves[place] = known[at // cell * HASH_SIZE :][:HASH_SIZE]
+                leaves[column][row] = known[at // cell * HASH_SIZE :][:HASH_SIZE]
             taken = min(cell - within, len(view) - at)
-            target = place * cell + within
-            data[target : target + taken] = view[at : at + taken]
+            target = row * cell + within
+            columns[column][target : target + taken] = view[at : at + taken]
             at, within = at + taken, within + taken
             if within == cell:
-                number, within = number + 1, 0
+                within = 0
+                row, column = (row + 1, 0) if column + 1 == len(columns) else (row, column + 1)
     return leaves
 
 

@@ -37,7 +37,7 @@ __all__ = ["CommittedSegment", "PushPlan", "SegmentPusher", "StoredShard"]
 WINDOW_BYTES = 64 * 2**20
 """Coded bytes kept in memory for the workers; beyond it `push_rows` waits, or stragglers use the spool."""
 PUSHES_BYTES = 40 * 2**20
-"""Under way to all holders together, in memory of their own; each may have an n-th of it in a push."""
+"""Under way to all holders together, outside of the window at worst; each may have an n-th of it in a push."""
 SPOOL_READS_AT_ONCE = 4
 """Workers that read from the spool at a time: each takes k columns to make one."""
 PUSH_BYTES_MIN = 2**18
@@ -355,19 +355,19 @@ class SegmentPusher:
 
     async def _step(self, slot: _Slot) -> None:
         """Bring what is ready to the holder, or compare it with what the holder has from before."""
-        data = await self._next_bytes(slot)
+        columns = await self._columns(slot)
         if slot.resumed > slot.sent:
-            await self._compare(slot, data)
+            await self._compare(slot, columns)
             return
         peer = slot.peer
         if peer is None:
             return
         start = slot.busy_since = self._env.monotonic()
         try:
-            await peer.push(slot.stage, slot.sent, data)
+            await peer.push(slot.stage, slot.sent, *columns)
         finally:
             slot.busy_since = None
-        slot.sent += len(data)
+        slot.sent += sum(map(len, columns))
         taken = self._env.monotonic() - start
         if taken < PUSH_FAST_S:
             most = min(PUSH_BYTES_MAX, PUSHES_BYTES // self._plan.n)
@@ -375,11 +375,12 @@ class SegmentPusher:
         elif taken > 2 * PUSH_FAST_S:
             slot.push_max = max(slot.push_max // 2, PUSH_BYTES_MIN)
 
-    async def _compare(self, slot: _Slot, data: Buffer) -> None:
+    async def _compare(self, slot: _Slot, columns: Sequence[memoryview]) -> None:
         """The holder has bytes from an interrupted try: keep them if they are the same, else start anew."""
-        part = memoryview(data)[: slot.resumed - slot.sent]
-        await self._env.offload(slot.digest.update, part)
-        slot.sent += len(part)
+        for column in columns:
+            part = column[: slot.resumed - slot.sent]
+            await self._env.offload(slot.digest.update, part)
+            slot.sent += len(part)
         if slot.sent < slot.resumed:
             return
         if slot.digest.digest() != slot.resumed_digest and slot.peer and slot.candidate:
@@ -387,11 +388,8 @@ class SegmentPusher:
             await self._open_stage(slot, slot.candidate)
         slot.resumed = 0
 
-    async def _next_bytes(self, slot: _Slot) -> Buffer:
-        """The next bytes of the slot's shard, `push_max` at most, out of as many batches as are ready: a copy.
-
-        A view of one column would keep all n of its batch in memory for as long as a stalled holder takes.
-        """
+    async def _columns(self, slot: _Slot) -> list[memoryview]:
+        """The next bytes of the slot's shard, `push_max` at most, out of as many batches as are ready."""
         found: list[memoryview] = []
         at, end = slot.sent, slot.sent + slot.push_max
         for batch in self._window:
@@ -400,7 +398,7 @@ class SegmentPusher:
                 column = memoryview(batch.columns[slot.index].cells)[at - start : end - start]
                 found.append(column)
                 at += len(column)
-        return b"".join(found) if found else await self._column_from_spool(slot)
+        return found or [await self._column_from_spool(slot)]
 
     async def _column_from_spool(self, slot: _Slot) -> memoryview:
         cell, k = self._cell_size, self._plan.k

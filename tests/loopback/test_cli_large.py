@@ -97,7 +97,7 @@ def test_one_file_of_a_gigabyte(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_number_of_files(cli: Cli, tmp_path: Path) -> None:
-    size, peaks = 800 * 2**20, []
+    size, peaks = 400 * 2**20, []
     for files in (20_000, 200_000):
         source = tmp_path / f"files-{files}"
         write_tree(source, files, size // files)
