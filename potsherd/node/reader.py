@@ -255,15 +255,17 @@ class SegmentReader:
     async def _collect(self, wanted: Mapping[int, set[int]]) -> ProvenCells:
         """The cells (column, row) asked for, from their columns or rebuilt."""
         cells = ProvenCells()
+        vain: set[bytes] = set()
         direct = {
-            asyncio.ensure_future(self._fetch(column, rows, cells)): column
+            asyncio.ensure_future(self._fetch(column, rows, cells, vain)): column
             for column, rows in wanted.items()
         }
         try:
             failed = await self._first_round(direct)
             missing = {c: wanted[c] for c in failed}
             if missing:
-                await self._degraded(missing, cells, direct)
+                late = {t: c for t, c in direct.items() if c in missing and not t.done()}
+                await self._degraded(missing, cells, late, vain)
         finally:
             for task in direct:
                 task.cancel()
@@ -287,11 +289,11 @@ class SegmentReader:
         self,
         missing: Mapping[int, set[int]],
         cells: dict[tuple[int, int], memoryview],
-        direct: Mapping[asyncio.Task[None], int],
+        late: Mapping[asyncio.Task[None], int],
+        vain: set[bytes],
     ) -> None:
         """Rebuild the missing cells while the late columns may still answer."""
-        late = [t for t, column in direct.items() if column in missing and not t.done()]
-        rebuild = asyncio.ensure_future(self._rebuild(missing, cells))
+        rebuild = asyncio.ensure_future(self._rebuild(missing, cells, late, vain))
         try:
             await asyncio.wait([rebuild, *late], return_when=FIRST_COMPLETED)
             while not rebuild.done():
@@ -310,12 +312,45 @@ class SegmentReader:
             await asyncio.gather(rebuild, return_exceptions=True)
 
     async def _rebuild(
-        self, missing: Mapping[int, set[int]], cells: dict[tuple[int, int], memoryview]
+        self,
+        missing: Mapping[int, set[int]],
+        cells: dict[tuple[int, int], memoryview],
+        late: Mapping[asyncio.Task[None], int],
+        vain: set[bytes],
     ) -> None:
+        """From any k columns: also those that are late, when they come, and those that were passed over."""
         rows = set().union(*missing.values())
-        untried = [i for i in self._by_preference() if i not in missing]
-        have = await self._gather_k([], untried, rows, cells, hedge_s=HEDGE_S)
-        await self._env.offload(rebuild_rows, self.descriptor.geometry, missing, have, cells)
+        untried = [
+            index
+            for index in self._by_preference()
+            if index not in late.values()
+            and any(holder.key not in vain for holder in self._holders[index])
+        ]
+        rivals = {
+            asyncio.ensure_future(self._complete(task, index, rows, cells, vain)): index
+            for task, index in late.items()
+        }
+        have = await self._gather_k([], untried, rows, cells, vain, late=rivals, hedge_s=HEDGE_S)
+        left = {
+            index: lacking
+            for index, own in missing.items()
+            if (lacking := {row for row in own if (index, row) not in cells})
+        }
+        if left:
+            await self._env.offload(rebuild_rows, self.descriptor.geometry, left, have, cells)
+
+    async def _complete(
+        self,
+        late: asyncio.Task[None],
+        index: int,
+        rows: Collection[int],
+        cells: dict[tuple[int, int], memoryview],
+        vain: set[bytes],
+    ) -> None:
+        """Wait for a late column, then fetch what a rebuild needs of it besides. Raises PotsherdError."""
+        await asyncio.wait([late])
+        wanted = {row for row in rows if (index, row) not in cells}
+        await self._fetch(index, wanted, cells, vain, anyhow=True)
 
     async def columns(
         self,
@@ -340,7 +375,7 @@ class SegmentReader:
         fetched = [i for i in others if all((i, row) in cells for row in rows)]
         have = [*own, *fetched][: self.descriptor.k]
         untried = [i for i in others if i not in fetched]
-        have = await self._gather_k(have, untried, set(rows), cells)
+        have = await self._gather_k(have, untried, set(rows), cells, set())
         missing = {index: set(rows) for index in wanted}
         await self._env.offload(rebuild_rows, self.descriptor.geometry, missing, have, cells)
         return {index: b"".join(cells[index, row] for row in rows) for index in wanted}
@@ -363,27 +398,30 @@ class SegmentReader:
         untried: list[int],
         rows: Collection[int],
         cells: dict[tuple[int, int], memoryview],
+        vain: set[bytes],
         *,
+        late: Mapping[asyncio.Task[None], int] | None = None,
         hedge_s: float | None = None,
     ) -> list[int]:
         """Fetch these rows of columns in the order given until k are there; which ones.
 
-        With `hedge_s` each column that has not answered by then gets the next one as a rival.
+        With `hedge_s` each column that has not answered by then gets the next one as a rival; those of
+        `late` are on their way and have one each from the start. They are ended with the others.
         """
-        k, late = self.descriptor.k, 0
-        running: dict[asyncio.Task[None], int] = {}
+        running: dict[asyncio.Task[None], int] = dict(late or {})
+        k, behind = self.descriptor.k, len(running)
         try:
             while len(have) < k:
-                while untried and len(have) + len(running) < k + late:
+                while untried and len(have) + len(running) < k + behind:
                     index, *untried = untried
                     wanted = {r for r in rows if (index, r) not in cells}
-                    fetch = self._fetch(index, wanted, cells, anyhow=True)
+                    fetch = self._fetch(index, wanted, cells, vain, anyhow=True)
                     running[asyncio.ensure_future(fetch)] = index
                 if len(have) + len(running) < k:
                     raise self._not_enough(len(have) + len(running))
                 limit = hedge_s if untried else None
                 done, _ = await asyncio.wait(running, timeout=limit, return_when=FIRST_COMPLETED)
-                late = min(late, len(running) - len(done)) if done else len(running)
+                behind = min(behind, len(running) - len(done)) if done else len(running)
                 for task in done:
                     index, error = running.pop(task), task.exception()
                     if error is None:
@@ -404,24 +442,28 @@ class SegmentReader:
         )
 
     def _by_preference(self) -> list[int]:
-        """Indices whose holders are not known to be away, data first; then the rest."""
+        """Indices with a holder that is not known to be away, data first; then those that failed longest ago."""
         now = self._env.monotonic()
-        return sorted(
-            self._holders,
-            key=lambda i: (all(self._away.get(h.key, 0.0) > now for h in self._holders[i]), i),
-        )
+
+        def key(index: int) -> tuple[float, int]:
+            away = (self._away.get(holder.key, 0.0) - now for holder in self._holders[index])
+            return max(0.0, min(away)), index
+
+        return sorted(self._holders, key=key)
 
     async def _fetch(
         self,
         index: int,
         rows: Iterable[int],
         cells: dict[tuple[int, int], memoryview],
+        vain: set[bytes],
         *,
         anyhow: bool = False,
     ) -> None:
         """Put the verified cells of one column into `cells`. Raises PotsherdError.
 
-        Holders that failed lately are passed over, unless `anyhow`: then they are the last resort.
+        Holders that failed lately are passed over, unless `anyhow`: then they are the last resort. Those of
+        `vain` have failed in this very read and are not asked again; who fails now is added.
         """
         runs = runs_of(rows)
         if not runs:
@@ -429,7 +471,7 @@ class SegmentReader:
         now = self._env.monotonic()
         error: PotsherdError | None = None
         for holder in self._holders.get(index, ()):
-            if self._away.get(holder.key, 0.0) > now and not anyhow:
+            if holder.key in vain or (self._away.get(holder.key, 0.0) > now and not anyhow):
                 continue
             try:
                 async with asyncio.timeout(READ_TIMEOUT_S):
@@ -437,6 +479,7 @@ class SegmentReader:
                         await self.fetch_part(holder, part, cells)
                 return
             except (PotsherdError, TimeoutError) as failure:
+                vain.add(holder.key)
                 self._away[holder.key] = self._env.monotonic() + AWAY_S
                 self._session.drop(holder.key)
                 if isinstance(failure, IntegrityError):

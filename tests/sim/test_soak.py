@@ -18,6 +18,8 @@ from potsherd.simulations.world.soak import SoakPlan, run
 QUICK_SEEDS = (1, 2, 7, 11)
 FOUND: tuple[int, ...] = ()
 """Quick seeds that have found something."""
+FOUND_LONG = (1926373695,)
+"""Seeds of the long run that have found something: late pieces that were no help to a rebuild."""
 NIGHTLY_SEEDS = 100
 FIRST = os.environ.get("POTSHERD_SOAK_SEED")
 """Begins the same hundred again; read here, for tests see no such variables."""
@@ -54,6 +56,14 @@ def test_a_soak_of_a_hundred_random_seeds(tmp_path: Path) -> None:
             print(error)
             failed.append(seed)
     assert not failed
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", FOUND_LONG)
+def test_a_long_soak_that_failed_once(seed: int, tmp_path: Path) -> None:
+    report = run(SoakPlan(seed), tmp_path)
+    assert report.datasets >= 5 and report.reads - report.reads_failed >= 10
+    assert report.least >= 3
 
 
 @pytest.mark.slow
