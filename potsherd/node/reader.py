@@ -406,9 +406,11 @@ class SegmentReader:
         """Fetch these rows of columns in the order given until k are there; which ones.
 
         With `hedge_s` each column that has not answered by then gets the next one as a rival; those of
-        `late` are on their way and have one each from the start. They are ended with the others.
+        `late` are on their way and have one each from the start. They are ended with the others. Who was
+        beaten by a rival is passed over by the next reads.
         """
         running: dict[asyncio.Task[None], int] = dict(late or {})
+        started = dict.fromkeys(running, float("-inf"))
         k, behind = self.descriptor.k, len(running)
         try:
             while len(have) < k:
@@ -416,7 +418,8 @@ class SegmentReader:
                     index, *untried = untried
                     wanted = {r for r in rows if (index, r) not in cells}
                     fetch = self._fetch(index, wanted, cells, vain, anyhow=True)
-                    running[asyncio.ensure_future(fetch)] = index
+                    task = asyncio.ensure_future(fetch)
+                    running[task], started[task] = index, self._env.monotonic()
                 if len(have) + len(running) < k:
                     raise self._not_enough(len(have) + len(running))
                 limit = hedge_s if untried else None
@@ -428,11 +431,23 @@ class SegmentReader:
                         have.append(index)
                     elif not isinstance(error, PotsherdError):
                         raise error
+            if hedge_s is not None:
+                latest = self._env.monotonic() - hedge_s
+                self._pass_over((i for t, i in running.items() if started[t] <= latest), vain)
         finally:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
         return have[:k]
+
+    def _pass_over(self, indices: Iterable[int], vain: Collection[bytes]) -> None:
+        """Whoever is being asked for these pieces is late, and did not fail: for the next reads it comes last."""
+        now = self._env.monotonic()
+        for index in indices:
+            asked = (holder.key for holder in self._holders[index] if holder.key not in vain)
+            key = next((key for key in asked if self._away.get(key, 0.0) <= now), None)
+            if key is not None:
+                self.avoid(key, AWAY_S)
 
     def _not_enough(self, have: int) -> NotEnoughShards:
         k, n = self.descriptor.k, self.descriptor.n

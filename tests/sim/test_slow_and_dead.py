@@ -8,7 +8,7 @@ import pytest
 from node_town import Town, in_town, push_one
 
 from potsherd.errors import NotEnoughShards
-from potsherd.node.reader import Holder, SegmentReader
+from potsherd.node.reader import HEDGE_S, Holder, SegmentReader
 from potsherd.node.session import Session
 from potsherd.node.testing import HandMade
 
@@ -99,3 +99,32 @@ def test_nobody_is_asked_twice_by_a_read_that_cannot_succeed() -> None:
     in_town(N + 1, scenario)
     dead = {dials[Town.host(index + 1)] for index in (0, 1, 3, 4, 6)}
     assert len(dead) == 1, f"dials of the dead: {dials}"
+
+
+@pytest.mark.parametrize("silent", [(0,), (1, 3), (0, 1, 2)])
+def test_many_windows_wait_for_a_silent_holder_once(silent: tuple[int, ...]) -> None:
+    """Machines that fall silent on a connection that stands: seen by their lateness, before it breaks.
+
+    Those of data pieces are all found late at once, one of a parity piece when it is asked for the first time.
+    """
+
+    async def scenario(town: Town) -> None:
+        made = await pushed(town)
+        async with await town.session() as session:
+            reader = reader_of(town, session, made)
+            for index in range(N):  # connections to all
+                await reader.peer(Holder(index, town.key(index + 1), town.address(index + 1)))
+            for index in silent:
+                town.world.unplug(town.name(index + 1))
+            waits = 0
+            for row in [0, 1, 2, 3] * 3:
+                before = session.env.monotonic()
+                start = row * K * 32768
+                data = await reader.read(start, K * 32768)
+                assert bytes(data) == made.stream[start : start + K * 32768]
+                waits += session.env.monotonic() - before >= HEDGE_S
+            assert waits == 1
+        for index in silent:
+            town.world.plug(town.name(index + 1))
+
+    in_town(N + 1, scenario)
