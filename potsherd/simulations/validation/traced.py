@@ -138,6 +138,8 @@ def _said(folder: Path) -> Table:
         "The shares of the Bitcoin peers are those of the life that the reader rebuilds from these four ages.\n"
         "At LANL the mean from failure to failure over all nodes is 1,769 h; which failures the known 1,553 h leave out "
         "is not said.\n"
+        "The Bitcoin set's counters of connections opened and closed (`churn0`) have no names in the source and tell no "
+        "node from another; `--trace` refuses them.\n"
         "Shapes lie around a half throughout: who has stayed for long stays longer."
     )
     return Table(
