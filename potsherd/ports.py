@@ -86,6 +86,10 @@ class Stream(Protocol):
     def peer_address(self) -> Address:
         """Where the other side is."""
 
+    @property
+    def received(self) -> int:
+        """Bytes that have come in so far, also those that nobody has read yet."""
+
     async def read_exactly(self, size: int) -> bytes:
         """Exactly `size` bytes. Raises PeerError when the stream ends before."""
 

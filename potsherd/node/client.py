@@ -114,6 +114,11 @@ class Peer:
         """Requests under way."""
         return self._caller.in_flight
 
+    @property
+    def received(self) -> int:
+        """Bytes that have come from the node on this connection, also those of an answer that is not whole yet."""
+        return self._caller.stream.received
+
     def abort(self) -> None:
         """Break off at once; every waiting call ends with PeerError."""
         self._caller.abort()

@@ -172,7 +172,7 @@ class _Check:
     async def _read(self, holder: Holder, first: int, count: int) -> _Column | None:
         """The verified column; None after noting what is wrong with the holder."""
         try:
-            async with asyncio.timeout(READ_TIMEOUT_S):
+            async with self._reader.patience(holder):
                 return _Column(holder, *await self._reader.read_runs(holder, [(first, count)]))
         except (PotsherdError, TimeoutError) as error:
             self._note(holder, error)

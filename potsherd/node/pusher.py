@@ -40,7 +40,7 @@ PUSHES_BYTES = 40 * 2**20
 """Under way to all holders together, outside of the window at worst; each may have an n-th of it in a push."""
 SPOOL_READS_AT_ONCE = 4
 """Workers that read from the spool at a time: each takes k columns to make one."""
-PUSH_BYTES_MIN = 2**18
+PUSH_BYTES_MIN = 2**16
 """A first push, and one to a slow holder, has at most this size."""
 PUSH_BYTES_MAX = PAYLOAD_MAX
 """A push to a fast holder: as many batches as are ready, because each message costs some CPU time of its own."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 
 from potsherd.crypto.eris import ReadCapability
 from potsherd.crypto.hashing import entry_locator
@@ -37,15 +37,18 @@ from potsherd.node.cells import (
 )
 from potsherd.node.client import Peer
 from potsherd.node.holders import Holder, HolderTable
+from potsherd.node.patience import SLOWEST_BYTES_S, while_it_comes
 from potsherd.node.session import Session
 from potsherd.ports import Buffer
 
 __all__ = ["Holder", "Proven", "ProvenCells", "SegmentReader", "find_entry", "probe"]
 
 HEDGE_S = 1.5
-"""A column that has not answered by then is rebuilt from others at the same time."""
+"""A column that has not answered by then is rebuilt from others at the same time, unless all are as slow."""
+HEDGE_FACTOR = 1.5
+"""Where no column has answered by then, and they are on their way, this times the quickest counts."""
 READ_TIMEOUT_S = 20.0
-"""A holder that has not answered a read by then counts as away for this reader."""
+"""A holder from which nothing has come for so long counts as away for this reader."""
 AWAY_S = 60.0
 """How long a reader passes over a holder that failed, before it tries again."""
 LOCATE_ROUNDS = 3
@@ -273,10 +276,10 @@ class SegmentReader:
         return cells
 
     async def _first_round(self, direct: Mapping[asyncio.Task[None], int]) -> set[int]:
-        """Columns that failed, or had not answered HEDGE_S after the start."""
-        done, late = await asyncio.wait(direct, timeout=HEDGE_S) if direct else (set(), set())
-        failed = {direct[task] for task in late}
-        for task in done:
+        """Columns that failed, or are late."""
+        running = await self._until_late(direct)
+        failed = {direct[task] for task in running}
+        for task in direct.keys() - running:
             error = task.exception()
             if error is None:
                 continue
@@ -284,6 +287,36 @@ class SegmentReader:
                 raise error
             failed.add(direct[task])
         return failed
+
+    async def _until_late(
+        self, direct: Mapping[asyncio.Task[None], int]
+    ) -> set[asyncio.Task[None]]:
+        """Wait HEDGE_S, and longer where all are slow but come; those that are late then.
+
+        On a slow line of our own every column takes longer than HEDGE_S, and others would only share it.
+        """
+        start, running = self._env.monotonic(), set(direct)
+        before = self._received_of(direct.values())
+        done, running = await asyncio.wait(running, timeout=HEDGE_S) if running else (set(), set())
+        if done or not running:
+            return running
+        while not done:
+            now = self._received_of(direct.values())
+            if any(now[i] - before[i] < SLOWEST_BYTES_S * HEDGE_S for i in direct.values()):
+                return running
+            before = now
+            done, running = await asyncio.wait(
+                running, timeout=HEDGE_S, return_when=FIRST_COMPLETED
+            )
+        rest = (HEDGE_FACTOR - 1) * (self._env.monotonic() - start)
+        return (await asyncio.wait(running, timeout=rest))[1] if running else running
+
+    def _received_of(self, indices: Iterable[int]) -> dict[int, int]:
+        """Bytes that have come so far from the holders of these pieces."""
+        return {
+            index: sum(self._session.received(h.key) for h in self._holders.get(index, ()))
+            for index in indices
+        }
 
     async def _degraded(
         self,
@@ -489,7 +522,7 @@ class SegmentReader:
             if holder.key in vain or (self._away.get(holder.key, 0.0) > now and not anyhow):
                 continue
             try:
-                async with asyncio.timeout(READ_TIMEOUT_S):
+                async with self.patience(holder):
                     for part in requests_of(runs, self.descriptor.cell_size):
                         await self.fetch_part(holder, part, cells)
                 return
@@ -532,6 +565,10 @@ class SegmentReader:
         self._note_speed(holder.key, len(data), self._env.monotonic() - start)
         return data, leaves
 
+    def patience(self, holder: Holder) -> AbstractAsyncContextManager[None]:
+        """Ends with TimeoutError when nothing comes from the holder for READ_TIMEOUT_S (node/patience.py)."""
+        return while_it_comes(lambda: self._session.received(holder.key), READ_TIMEOUT_S)
+
     async def peer(self, holder: Holder) -> Peer:
         """A connection to a holder. Raises PeerError and what `Session.peer` raises."""
         near = self.descriptor.placement_key
@@ -547,7 +584,7 @@ async def probe(reader: SegmentReader, holder: Holder, rows: Sequence[int]) -> N
     """Have a holder prove that it has these rows of its shard. Raises PotsherdError when it does not."""
     cells: dict[tuple[int, int], memoryview] = {}
     try:
-        async with asyncio.timeout(READ_TIMEOUT_S):
+        async with reader.patience(holder):
             for part in requests_of(runs_of(rows), reader.descriptor.cell_size):
                 await reader.fetch_part(holder, part, cells)
                 cells.clear()

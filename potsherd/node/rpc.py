@@ -25,6 +25,7 @@ from potsherd.errors import LimitError, MalformedError, PeerError, PotsherdError
 from potsherd.node import churn, lease_records, records
 from potsherd.node.audit import records as audit_records
 from potsherd.node.challenge import Challenge, ChallengeAnswer
+from potsherd.node.patience import time_for
 from potsherd.node.payloads import PayloadBuffers
 from potsherd.node.records import PAYLOAD_MAX, Failure
 from potsherd.node.repair import records as repair_records
@@ -66,13 +67,13 @@ IN_FLIGHT_BYTES_MAX = 4 * PAYLOAD_MAX
 ABANDONED_MAX = 256
 """Requests given up whose answer may still come; a listener that leaves more open is broken off."""
 REQUEST_TIMEOUT_S = 60.0
-"""Seconds from sending a request until its answer, unless the caller says otherwise."""
+"""Seconds from sending a request until its answer, unless the caller says otherwise; `time_for` payloads besides."""
 HELLO_HEADER_MAX = records.Hello.SIZE_MAX + 64
 """Bytes of the first frame's header; nothing larger is read from a peer that is not yet admitted."""
 HELLO_TIMEOUT_S = 10.0
 """Seconds that a dialler may take to say hello."""
 FRAME_TIMEOUT_S = 60.0
-"""Seconds that a frame of at most PAYLOAD_MAX may take once its first byte is there."""
+"""Seconds that a frame may take once its first byte is there, or until it is taken; `time_for` its payload besides."""
 IDLE_TIMEOUT_S = 600.0
 """Seconds without a request after which a listener closes the connection."""
 
@@ -278,11 +279,13 @@ class Caller:
         payload's buffers must keep their bytes until the answer, also when the call is cancelled.
         """
         encoded = body.encode()
+        sent = sum(memoryview(part).nbytes for part in payload)
+        timeout_s = time_for(sent + payload_max, timeout_s)
         try:
             async with asyncio.timeout(timeout_s), self._slots:
                 kind, data, got = await self._ask(method.number, encoded, payload, payload_max)
         except TimeoutError:
-            raise PeerError(f"no answer to {method.name} within {timeout_s:g} s") from None
+            raise PeerError(f"no answer to {method.name} within {timeout_s:.0f} s") from None
         if kind == FAILURE:
             raise error_of(self._parse(Failure, data))
         return Response(self._parse(method.answers, data), got)
@@ -348,7 +351,7 @@ class Caller:
             header_size, payload_size = await _read_prefix(self.stream)
             envelope = await _read_envelope(self.stream, header_size, RESPONSE, FAILURE)
             pending = self._awaited(envelope, payload_size)
-            async with asyncio.timeout(FRAME_TIMEOUT_S):
+            async with asyncio.timeout(time_for(payload_size, FRAME_TIMEOUT_S)):
                 payload = await _read_payload(self.stream, memoryview(bytearray(payload_size)))
             if pending is not None and not pending.answer.done():
                 pending.answer.set_result((envelope.kind, envelope.body, payload))
@@ -501,7 +504,7 @@ class Responder:
         if payload_size and not method.sends:
             raise PeerError("the peer sent a payload where none belongs")
         await self._budget.take(payload_size)
-        async with asyncio.timeout(FRAME_TIMEOUT_S):
+        async with asyncio.timeout(time_for(payload_size, FRAME_TIMEOUT_S)):
             payload = await _read_payload(self.stream, self._buffers.take(payload_size))
         return envelope, Request(method, envelope.body, payload, self._budget)
 
@@ -531,7 +534,7 @@ class Responder:
         size = sum(memoryview(part).nbytes for part in payload)
         frame = _frame(Envelope(kind, asked.request, asked.method, body.encode()), size)
         try:
-            async with self._writing, asyncio.timeout(FRAME_TIMEOUT_S):
+            async with self._writing, asyncio.timeout(time_for(size, FRAME_TIMEOUT_S)):
                 await self.stream.write(frame, *payload)
         except TimeoutError:
             raise PeerError("the peer does not take the answer") from None

@@ -293,6 +293,11 @@ class Session:
             dial.add_done_callback(lambda done: self._dialled(key, done))
         return await asyncio.shield(dial)
 
+    def received(self, key: bytes) -> int:
+        """Bytes that have come from the node on the connection that stands; 0 without one."""
+        peer = self._peers.get(key)
+        return 0 if peer is None else peer.received
+
     def remember_dead(self, seconds: float) -> None:
         """From now on a node that could not be reached is not dialled again for so long: for commands that only look,
         where it matters who is there now. 0: every call dials."""

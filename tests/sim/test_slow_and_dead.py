@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import pytest
 from node_town import Town, in_town, push_one
 
 from potsherd.errors import NotEnoughShards
-from potsherd.node.reader import HEDGE_S, Holder, SegmentReader
+from potsherd.node.reader import HEDGE_S, READ_TIMEOUT_S, Holder, SegmentReader
 from potsherd.node.session import Session
 from potsherd.node.testing import HandMade
 
@@ -126,5 +127,45 @@ def test_many_windows_wait_for_a_silent_holder_once(silent: tuple[int, ...]) -> 
             assert waits == 1
         for index in silent:
             town.world.plug(town.name(index + 1))
+
+    in_town(N + 1, scenario)
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_slow_line_is_not_silence(at_once: int) -> None:
+    """Pieces that take longer than READ_TIMEOUT_S arrive, and nothing is asked for twice meanwhile."""
+    size = at_once * K * 22 * 32768
+
+    async def scenario(town: Town) -> None:
+        made = town.made(size, k=K, n=N)
+        async with await town.session() as session:
+            for index in range(N):
+                await push_one(session, made, index, town.key(index + 1))
+        for index in range(N):
+            town.world.bandwidth(town.name(index + 1), up_bytes_s=25_000.0)
+        async with await town.session() as session:
+            reader = reader_of(town, session, made)
+            for holder in (reader.holders[index][0] for index in range(N)):
+                await reader.peer(holder)
+            start, part = session.env.monotonic(), size // at_once
+            found = await asyncio.gather(*(reader.read(i * part, part) for i in range(at_once)))
+            assert b"".join(found) == made.stream
+            assert session.env.monotonic() - start > READ_TIMEOUT_S
+            assert reader.received == size
+
+    in_town(N + 1, scenario)
+
+
+def test_one_slow_holder_among_quick_ones_delays_nobody() -> None:
+    async def scenario(town: Town) -> None:
+        made = await pushed(town)
+        town.world.bandwidth(town.name(1), up_bytes_s=5_000.0)
+        async with await town.session() as session:
+            reader = reader_of(town, session, made)
+            for holder in (reader.holders[index][0] for index in range(N)):
+                await reader.peer(holder)
+            start = session.env.monotonic()
+            assert bytes(await reader.read(0, SIZE)) == made.stream
+            assert session.env.monotonic() - start < 2 * HEDGE_S
 
     in_town(N + 1, scenario)

@@ -73,6 +73,7 @@ class TlsStream(asyncio.BufferedProtocol):
         self._buffer: memoryview | None = (
             None  # while there is something in it, or while it is being filled
         )
+        self._received = 0
         self._start = 0
         self._end = 0
         self._offered = 0
@@ -94,6 +95,10 @@ class TlsStream(asyncio.BufferedProtocol):
     @property
     def peer_address(self) -> Address:
         return self._peer_address
+
+    @property
+    def received(self) -> int:
+        return self._received
 
     @property
     def connection(self) -> ssl.SSLObject:
@@ -191,6 +196,7 @@ class TlsStream(asyncio.BufferedProtocol):
         return offered
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._received += nbytes
         if self._discarding:
             return
         self._drained = nbytes < self._offered

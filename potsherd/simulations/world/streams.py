@@ -29,6 +29,9 @@ STREAM_WINDOW_BYTES = 1 << 20
 STREAM_CHUNK_BYTES_MAX = 256 << 10
 """One event of the world carries at most this much."""
 
+AHEAD_MAX_S = 0.05
+"""What leaves within this time takes the other's downlink at once: an event less for each item of a quick line."""
+
 STREAMS_ACCEPTED_MAX = 1024
 """Open streams of one listener; beyond it new ones are refused."""
 
@@ -67,6 +70,8 @@ class WorldStream:
         self._other: WorldStream = self  # set by `_pair`
         self._inbox: deque[memoryview] = deque()
         self._outgoing: deque[memoryview | _End] = deque()
+        self._received = 0
+        self._leaving = 0  # items that a slow line of ours still sends
         self._late = 0  # arrivals that found no way through and wait for `retry`
         self._last_arrival = 0.0
         self._in_flight = 0
@@ -84,6 +89,10 @@ class WorldStream:
     @property
     def peer_address(self) -> Address:
         return self._peer_address
+
+    @property
+    def received(self) -> int:
+        return self._received
 
     async def read_exactly(self, size: int) -> bytes:
         buffer = bytearray(size)
@@ -181,19 +190,36 @@ class WorldStream:
         self._schedule(chunk, len(chunk))
 
     def _schedule(self, item: memoryview | _End, size: int) -> None:
-        """Queue an item for the wire; bytes arrive in order because arrivals pop the queue's head."""
+        """Queue an item for the wire; bytes arrive in order because arrivals pop the queue's head.
+
+        The other's downlink is taken when the item has left here: who sends slowly does not hold it meanwhile.
+        """
         fabric = self._fabric
         now = fabric.loop.time()
         up = fabric.link(self._life.host)
-        down = fabric.link(self._peer_address.host)
-        usual = fabric.weather.bandwidth_bytes_s
-        sending, taking = size / (up.up_bytes_s or usual), size / (down.down_bytes_s or usual)
+        sending = size / (up.up_bytes_s or fabric.weather.bandwidth_bytes_s)
         up.up_free_at = max(now, up.up_free_at) + sending
-        last = up.up_free_at + self._latency()
+        self._outgoing.append(item)
+        if self._leaving or up.up_free_at - now > AHEAD_MAX_S:
+            self._leaving += 1
+            fabric.loop.call_at(up.up_free_at, self._leave, size, sending)
+        else:
+            self._cross(up.up_free_at, size, sending)
+
+    def _leave(self, size: int, sending: float) -> None:
+        self._leaving -= 1
+        if self._outgoing:  # else dropped by a power cut or a reset
+            self._cross(self._fabric.loop.time(), size, sending)
+
+    def _cross(self, left_at: float, size: int, sending: float) -> None:
+        """The item has left here, or will in a moment: take the other's downlink and arrive."""
+        fabric = self._fabric
+        down = fabric.link(self._peer_address.host)
+        taking = size / (down.down_bytes_s or fabric.weather.bandwidth_bytes_s)
+        last = left_at + self._latency()
         arrival = max(last, max(last - sending, down.down_free_at) + taking)
         down.down_free_at = max(down.down_free_at, arrival if size else 0.0)
         self._last_arrival = max(self._last_arrival, arrival)
-        self._outgoing.append(item)
         fabric.loop.call_at(self._last_arrival, self._arrive)
 
     def _latency(self) -> float:
@@ -215,6 +241,7 @@ class WorldStream:
             other._break("the peer broke off the stream")
         elif other._broken is None:
             other._inbox.append(item)
+            other._received += len(item)
         other._wake()
 
     def _path_is_open(self) -> bool:

@@ -1,0 +1,79 @@
+"""Waiting for who may be slow: what comes counts, not the time it takes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from potsherd.node.patience import SLOWEST_BYTES_S, time_for, while_it_comes
+from potsherd.simulations.world.loop import VirtualLoop
+
+SILENCE_S = 20.0
+
+
+def waited(rates: list[float]) -> tuple[float, bool]:
+    """Seconds until the wait ended, with so many bytes a second in each of the seconds; whether all came."""
+
+    async def scenario() -> tuple[float, bool]:
+        loop, came = asyncio.get_running_loop(), 0.0
+        start = loop.time()
+        try:
+            async with while_it_comes(lambda: int(came), SILENCE_S):
+                for rate in rates:
+                    await asyncio.sleep(1)
+                    came += rate
+        except TimeoutError:
+            return loop.time() - start, False
+        return loop.time() - start, True
+
+    return VirtualLoop().run_until_complete(scenario())
+
+
+def test_who_says_nothing_is_given_up_in_time() -> None:
+    assert waited([0.0] * 100) == (SILENCE_S, False)
+
+
+def test_who_is_slow_is_waited_for() -> None:
+    assert waited([1.01 * SLOWEST_BYTES_S] * 1000) == (1000.0, True)
+
+
+def test_who_sends_a_trickle_is_given_up() -> None:
+    seconds, done = waited([0.7 * SLOWEST_BYTES_S] * 1000)
+    assert not done
+    assert seconds <= 2.5 * SILENCE_S
+
+
+@pytest.mark.parametrize("begin", [1, 7, 30])
+def test_who_falls_silent_later_is_given_up_as_soon(begin: int) -> None:
+    quick = 100.0 * SLOWEST_BYTES_S
+    seconds, done = waited([quick] * begin + [0.0] * 100)
+    assert not done
+    assert begin + SILENCE_S <= seconds <= begin + 1.25 * SILENCE_S + 1
+
+
+def test_a_new_connection_begins_at_nothing() -> None:
+    """Fewer bytes than before: those of another connection, which count from there."""
+    assert waited(
+        [
+            50 * SLOWEST_BYTES_S,
+            *([0.0] * 8),
+            -50 * SLOWEST_BYTES_S,
+            *([2.0 * SLOWEST_BYTES_S] * 100),
+        ]
+    )[1]
+
+
+def test_an_error_inside_ends_it() -> None:
+    async def scenario() -> None:
+        with pytest.raises(ValueError, match="mine"):
+            async with while_it_comes(lambda: 0, SILENCE_S):
+                raise ValueError("mine")
+        await asyncio.sleep(3 * SILENCE_S)  # no timer is left that would end somebody else's wait
+
+    VirtualLoop().run_until_complete(scenario())
+
+
+def test_a_payload_gets_time_of_its_own() -> None:
+    assert time_for(0, 60.0) == 60.0
+    assert time_for(4 * 2**20, 60.0) == 60.0 + 512
