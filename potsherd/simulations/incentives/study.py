@@ -89,7 +89,13 @@ def plots_and_tables(effort: Effort) -> tuple[dict[str, str], dict[str, str]]:
             PINS, pins, "institutes' room, in all that is wanted", percent=False
         ),
     }
-    tables = {"main": _main(base), "sensitivity": _sensitivity(rows), "effort": _effort(effort)}
+    tables = {
+        "main": _main(base),
+        "altruists": _along("altruists", [f"{100 * a:.0f} %" for a in ALTRUISTS], sweep),
+        "institutes": _along("institutes' room", [f"{room:g}" for room in PINS], pins),
+        "sensitivity": _sensitivity(rows),
+        "effort": _effort(effort),
+    }
     return plots, tables
 
 
@@ -150,10 +156,23 @@ def _main(base: Mapping[Rule, dict[str, Mean]]) -> str:
 def _sensitivity(rows: Sequence[Found]) -> str:
     head = ["", *RULES]
     body = [
-        [name, *(f"{_percent(f['served'])}; {_percent(f['legacy'])}" for f in found)]
+        [name, *map(_served_and_kept, found)]
         for (name, _), found in zip(SENSITIVITY, rows, strict=True)
     ]
     return _table(head, body)
+
+
+def _along(label: str, at: Sequence[str], found: Mapping[Rule, Found]) -> str:
+    """The numbers of a plot."""
+    columns = zip(*found.values(), strict=True)
+    rows = [
+        [where, *map(_served_and_kept, column)] for where, column in zip(at, columns, strict=True)
+    ]
+    return _table([label, *found], rows)
+
+
+def _served_and_kept(found: Mapping[str, Mean]) -> str:
+    return f"{_percent(found['served'])}; {_percent(found['legacy'])}"
 
 
 def _effort(effort: Effort) -> str:

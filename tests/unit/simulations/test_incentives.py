@@ -187,11 +187,13 @@ def test_nonsense_is_refused_by_name(change: dict[str, object], field: str) -> N
 
 # --- the page -------------------------------------------------------------------------------------
 
+TABLES = ("main", "altruists", "institutes", "sensitivity", "effort")
+
 
 def test_the_page_has_every_table_and_plot(checkout: Path) -> None:
     folder = checkout / "docs" / "studies"
     text = (folder / "incentives.md").read_text()
-    tables = dict.fromkeys(("main", "sensitivity", "effort"), "")
+    tables = dict.fromkeys(TABLES, "")
     assert fill(text, tables) != text
     for name, _ in SENSITIVITY:
         assert f"| {name} |" in text
@@ -220,17 +222,18 @@ def test_plots_are_drawn_to_scale() -> None:
 @pytest.mark.nightly
 def test_the_study_runs_as_a_whole_and_small(tmp_path: Path) -> None:
     (tmp_path / "incentives.md").write_text(
-        "".join(
-            f"<!-- begin {n} -->\n<!-- end {n} -->\n" for n in ("main", "sensitivity", "effort")
-        )
+        "".join(f"<!-- begin {n} -->\n<!-- end {n} -->\n" for n in TABLES)
     )
     effort = Effort(2, 2, 1, replace(SMALL, peers=40, years=1))
     write(tmp_path, effort)
     text = (tmp_path / "incentives.md").read_text()
-    assert text.count("| none |") == 2
+    assert text.count("| none |") == 3, "a row, and two heads"
     assert len(list(tmp_path.glob("*.svg"))) == 4
     again = results(effort.base, 2)["served"]
     assert f"| none | {100 * again.value:.0f} ± {100 * again.half:.0f} |" in text, "the same again"
+    assert f"| 20 % | {100 * again.value:.0f} ± {100 * again.half:.0f}; " in text, (
+        "in a plot's table"
+    )
 
 
 @pytest.mark.nightly
