@@ -405,7 +405,8 @@ class Record:
         plain = unpack(data, size_max=cls.SIZE_MAX)
         if type(plain) is not list or len(plain) < 2:
             raise MalformedError(f"{cls.__name__}: not a record")
-        if (plain[0], plain[1]) != (cls.VERSION, cls.SUITE) or type(plain[0]) is not int:
+        known = (plain[0], plain[1]) == (cls.VERSION, cls.SUITE)
+        if not known or {type(plain[0]), type(plain[1])} != {int}:  # True is 1, and so is 1.0
             raise MalformedError(f"{cls.__name__}: unknown version or suite")
         return cls._lift(plain[2:])
 
