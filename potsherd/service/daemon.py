@@ -25,10 +25,10 @@ from potsherd.service.nodehome import NodeHome
 
 __all__ = ["serve"]
 
-PEER_CACHE_FIRST_S = 30.0
-"""Seconds until the peer cache is written for the first time."""
+PEER_CACHE_FIRST_S = 2.0
+"""Seconds until the peer cache is written for the first time: a node that is killed young finds back too."""
 PEER_CACHE_PERIOD_S = 600.0
-"""Seconds between two writings of it after that."""
+"""Seconds between two writings of it later on; until then each pause is twice the one before."""
 
 
 async def serve(
@@ -144,7 +144,7 @@ async def _keep_cache(node: Node, cache: PeerCache) -> None:
     while True:
         await asyncio.sleep(pause)
         cache.save(node.dht.peer_cache())
-        pause = PEER_CACHE_PERIOD_S
+        pause = min(2 * pause, PEER_CACHE_PERIOD_S)
 
 
 class _Stop:

@@ -159,3 +159,15 @@ def test_sizes_of_a_lab(cli: Cli) -> None:
     cli("lab", "up", "--nodes", "1000", code=2)
     cli("lab", "up", "--quota", "much", code=2)
     assert not (cli.home / "lab").exists()
+
+
+def test_a_node_killed_young_finds_back_without_those_it_joined_by(cli: Cli) -> None:
+    """The first node is the one that the configuration names. A cache first written after half a minute is too late."""
+    cli("lab", "up", "--nodes", "4")
+    caches = [cli.home / "lab" / f"node{number:02}" / "node" / "peers" for number in (2, 3, 4)]
+    end = time.monotonic() + 20
+    while not all(cache.exists() for cache in caches):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    cli("lab", "kill", "1", "4")
+    assert cli("lab", "start", "4", "--json").object["nodes"] == [4]
