@@ -295,21 +295,23 @@ class SegmentReader:
 
         On a slow line of our own every column takes longer than HEDGE_S, and others would only share it.
         """
-        start, running = self._env.monotonic(), set(direct)
+        start = now = self._env.monotonic()
+        running, quick, deadline = set(direct), False, start + HEDGE_S
         before = self._received_of(direct.values())
-        done, running = await asyncio.wait(running, timeout=HEDGE_S) if running else (set(), set())
-        if done or not running:
-            return running
-        while not done:
-            now = self._received_of(direct.values())
-            if any(now[i] - before[i] < SLOWEST_BYTES_S * HEDGE_S for i in direct.values()):
-                return running
-            before = now
+        while running:
             done, running = await asyncio.wait(
-                running, timeout=HEDGE_S, return_when=FIRST_COMPLETED
+                running, timeout=max(0.0, deadline - now), return_when=FIRST_COMPLETED
             )
-        rest = (HEDGE_FACTOR - 1) * (self._env.monotonic() - start)
-        return (await asyncio.wait(running, timeout=rest))[1] if running else running
+            now = self._env.monotonic()
+            if not quick and any(task.exception() is None for task in done):
+                quick, deadline = True, start + max(HEDGE_S, HEDGE_FACTOR * (now - start))
+            if now >= deadline:
+                came = self._received_of(direct.values())
+                least = min(came[direct[task]] - before[direct[task]] for task in running or direct)
+                if quick or least < SLOWEST_BYTES_S * HEDGE_S:
+                    return running
+                before, deadline = came, now + HEDGE_S
+        return running
 
     def _received_of(self, indices: Iterable[int]) -> dict[int, int]:
         """Bytes that have come so far from the holders of these pieces."""
