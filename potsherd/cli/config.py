@@ -86,6 +86,14 @@ def _share(raw: Any) -> str:
     return f"{int(number)}%"
 
 
+def _chance(raw: Any) -> str:
+    """Percent below 100, as text: `99.9%`; `0%` for none."""
+    text = str(raw)
+    if not re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,6})?%", text, re.ASCII):
+        raise UsageError(f"{raw!r} is not a chance from 0% to 99.999999%")
+    return text
+
+
 def _timers(raw: Any) -> str:
     found = _text(raw)
     if found not in TIMERS:
@@ -176,6 +184,14 @@ SETTINGS: tuple[Setting, ...] = (
         "100%",
         '"40%"',
         "Share of the quota that the data of one member may take.",
+    ),
+    Setting(
+        "node.readable",
+        "node",
+        _chance,
+        "0%",
+        '"99%"',
+        "Repair begins too when a segment can be read at any moment with less than this chance.",
     ),
     Setting(
         "node.timers",

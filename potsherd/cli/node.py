@@ -81,7 +81,10 @@ def _settings(command: Command, bootstrap: list[str]) -> NodeSettings:
         site=config["node.site"],
         bootstrap=tuple(parse_bootstrap(text) for text in bootstrap),
         join_retry_s=JOIN_RETRY_S,
-        repair=RepairSettings(bytes_per_s=config["node.repair_rate"]),
+        repair=RepairSettings(
+            bytes_per_s=config["node.repair_rate"],
+            readable_target=float(config["node.readable"].rstrip("%")) / 100,
+        ),
         store=StoreConfig(member_share=int(config["node.member_share"].rstrip("%")) / 100),
     )
     return at_pace(settings, config["node.timers"])

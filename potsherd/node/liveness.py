@@ -537,6 +537,17 @@ class PeerTable:
         peer = self._peers.get(key)
         return peer.habits.overall() if peer else 1.0
 
+    def habitual(self, key: bytes) -> float:
+        """The same of a node that has been watched long enough to have habits; 1.0 of any other."""
+        peer = self._peers.get(key)
+        known = peer is not None and peer.habits.observed_s >= self._loss.learned_s
+        return self.availability(key) if known else 1.0
+
+    @property
+    def attendance(self) -> float:
+        """Share of the calendar in which this node itself is there, 0.02 to 1."""
+        return self._attendance.share
+
     def reached(self, now: float) -> int:
         """Nodes that answer: watched peers, and others that the DHT knows."""
         watched = sum(p.answered and not p.away for p in self._peers.values())

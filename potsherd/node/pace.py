@@ -91,7 +91,11 @@ def at_pace(settings: NodeSettings, pace: str) -> NodeSettings:
         move_retry_s=5.0,
         watch_period_s=5.0,
         sweep_period_s=30.0,
-        repair=replace(_REPAIR, bytes_per_s=settings.repair.bytes_per_s),
+        repair=replace(
+            _REPAIR,
+            bytes_per_s=settings.repair.bytes_per_s,
+            readable_target=settings.repair.readable_target,
+        ),
         audit=_AUDIT,
         dht=_DHT,
         store=replace(settings.store, staging_idle_s=120.0),

@@ -257,3 +257,40 @@ def test_a_long_partition_ends_with_one_copy_of_each() -> None:
 
     short = FreezePolicy(freeze_max_s=2 * HOUR, memory_s=4 * HOUR)
     in_repair_town(16, scenario, settings={"freeze": short})
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("target", [0.0, 0.93])
+def test_what_is_too_seldom_readable_is_repaired_before_too_many_are_lost(target: float) -> None:
+    """Holders that are there two thirds of the time: six of seven suffice for r = 5, and not for 93 %."""
+
+    async def scenario(town: RepairTown) -> None:
+        made, holders = await town.placed(5 * 3 * 32768)
+        doomed = holders.pop(2)
+
+        async def comes_and_goes(number: int, begin: float) -> None:
+            await asyncio.sleep(begin)
+            while True:
+                town.world.sleep(town.name(number))
+                await asyncio.sleep(HOUR)
+                town.world.wake(town.name(number))
+                await asyncio.sleep(2 * HOUR)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(comes_and_goes(number, at * HOUR / 2))
+                for at, number in enumerate(holders.values())
+            ]
+            await asyncio.sleep(48 * HOUR)
+            town.kill(doomed)
+            await asyncio.sleep(24 * HOUR)
+            for task in tasks:
+                task.cancel()
+        for number in holders.values():
+            if town.world.asleep(town.name(number)):
+                town.world.wake(town.name(number))
+        print(town.journal())
+        assert sorted(await town.holdings(made)) == [i for i in range(7) if target or i != 2]
+        await town.check(made)
+
+    in_repair_town(12, scenario, settings={"repair": replace(REPAIR, readable_target=target)})

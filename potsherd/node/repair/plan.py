@@ -7,11 +7,13 @@ rules are functions that give the same for all who see the same (docs/design/rep
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from potsherd.durability.binomial import at_least
 from potsherd.node.placement import Candidate, Domain, domains_of
 from potsherd.node.records import RosterEntry
 
@@ -19,9 +21,11 @@ __all__ = [
     "PLACE_SLACK",
     "URGENT_MARGIN",
     "Health",
+    "Outlook",
     "PlaceView",
     "Standing",
     "assess",
+    "outlook_of",
     "place_score",
     "repair_ranks",
 ]
@@ -45,6 +49,23 @@ class Standing(IntEnum):
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """How likely k indices are within reach at any moment, by the habits of their holders."""
+
+    present: float
+    """With the indices that are not lost."""
+    whole: float
+    """With all n, those that are lost being there as often as the others are on average."""
+    target: float
+    """What the network wants; 0 for nothing."""
+
+    @property
+    def falls_short(self) -> bool:
+        """Below the target, and a repair would help."""
+        return self.present < self.target <= self.whole
+
+
+@dataclass(frozen=True)
 class Health:
     """What is known of a segment's indices at one moment."""
 
@@ -56,6 +77,8 @@ class Health:
     """Per index the best of its holders; indices without any are absent."""
     holders: Mapping[int, tuple[bytes, ...]]
     """Node keys by index, of those that are not lost, sorted."""
+    outlook: Outlook | None = None
+    """None: nothing is lost, or nothing is left, or nobody asks."""
 
     @property
     def live(self) -> int:
@@ -74,8 +97,10 @@ class Health:
 
     @property
     def needs_repair(self) -> bool:
-        """Fewer than wanted; laziness is what makes one pass serve many losses."""
-        return self.distinct < self.wanted
+        """Fewer than wanted, or too seldom k at a time; laziness is what makes one pass serve many losses."""
+        return self.distinct < self.wanted or (
+            self.outlook is not None and self.outlook.falls_short
+        )
 
     @property
     def is_readable(self) -> bool:
@@ -129,6 +154,16 @@ def _judge(
         if judged is not Standing.LOST:
             holders.setdefault(entry.index, []).append(entry.node)
     return Health(k, n, wanted, best, {i: tuple(sorted(h)) for i, h in holders.items()})
+
+
+def outlook_of(health: Health, up: Callable[[bytes], float], target: float) -> Outlook | None:
+    """`up`: how often a node is there, 0 to 1. As if nodes came and went without regard to each other."""
+    if target <= 0 or not health.missing or not health.holders:
+        return None
+    chances = [1 - math.prod(1 - up(key) for key in keys) for keys in health.holders.values()]
+    mean = sum(chances) / len(chances)
+    whole = [*chances, *[mean] * len(health.missing)]
+    return Outlook(at_least(health.k, chances), at_least(health.k, whole), target)
 
 
 # --- rendezvous -----------------------------------------------------------------------------------

@@ -34,6 +34,9 @@ class RepairSettings:
     a segment that is held here are checked before they count."""
     reconsider_s: float = 86_400.0
     """Seconds after which the place of a holder that stood in the wrong one is judged once more."""
+    readable_target: float = 0.0
+    """Repair too when a segment that misses indices is readable at any moment with less than this chance, and
+    would reach it if it were whole; 0: only the count decides."""
     bytes_per_s: float = 4 * 2**20
     """Bytes that repairs of this node may move, in and out together."""
     repairs_parallel: int = 2

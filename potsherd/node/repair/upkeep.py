@@ -74,7 +74,15 @@ class Upkeep:
         me = session.identity.key
         self.journal = Journal(store.audits)
         self.doubts = Doubts(store.care)
-        self.view = View(env, store, rosters, peers, self.doubts, node_key=me)
+        self.view = View(
+            env,
+            store,
+            rosters,
+            peers,
+            self.doubts,
+            node_key=me,
+            readable_target=settings.repair.readable_target,
+        )
         self.reconciler = self._make_reconciler(settings, store, rosters, address_of)
         self.places = Places(env, session, peers, life_s=settings.repair.pool_life_s)
         self.checker = Checker(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from potsherd.node.liveness import PeerTable
 from potsherd.node.records import RosterEntry
 from potsherd.node.repair.doubts import Doubts, Reason
-from potsherd.node.repair.plan import Health, Standing, assess
+from potsherd.node.repair.plan import Health, Standing, assess, outlook_of
 from potsherd.node.retention import is_wanted
 from potsherd.node.rosters import Rosters
 from potsherd.node.store import Held, ShardStore
@@ -46,6 +47,7 @@ class View:
         doubts: Doubts,
         *,
         node_key: bytes,
+        readable_target: float = 0.0,
     ) -> None:
         self._env = env
         self._store = store
@@ -53,6 +55,7 @@ class View:
         self._peers = peers
         self._doubts = doubts
         self._node_key = node_key
+        self._readable_target = readable_target
 
     def standing(self, entry: RosterEntry, urgent: bool) -> Standing:
         """What an entry is worth now."""
@@ -67,6 +70,11 @@ class View:
             return Standing.UNKNOWN
         alive = self._peers.alive(entry.node, self._env.monotonic())
         return Standing.LIVE if alive else Standing.AWAY
+
+    def _up(self, key: bytes) -> float:
+        if key == self._node_key:
+            return self._peers.attendance
+        return self._peers.habitual(key)
 
     async def look(self, held: Held, *, urgent: bool = False) -> Seen:
         """Judge a segment that is held here; `urgent`: also against those whose timers stand still, as if few
@@ -84,6 +92,8 @@ class View:
             urgent=urgent,
             standing=self.standing,
         )
+        outlook = outlook_of(health, self._up, self._readable_target)
+        health = dataclasses.replace(health, outlook=outlook)
         judged_so = urgent or health.urgent
         standings = {e.node: self.standing(e, judged_so) for e in entries if e.held}
         wanted = kept is not None and is_wanted(kept, self._env.utc())

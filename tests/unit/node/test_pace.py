@@ -81,8 +81,10 @@ def test_the_command_line_knows_the_same_names() -> None:
     assert config.TIMERS == PACES
     assert config.parse_setting("node.repair_rate", "64KiB") == config.RATE_MIN
     assert config.parse_setting("node.member_share", "40%") == "40%"
+    assert config.parse_setting("node.readable", "99.95%") == "99.95%"
     wrongs = [("node.timers", "quick"), ("node.repair_rate", "10kB")]
     wrongs += [("node.member_share", text) for text in ("0%", "101%", "40", "0.4", "-5%")]
+    wrongs += [("node.readable", text) for text in ("100%", "-1%", "0.99", "99.%", "९९%", "1e1%")]
     for key, wrong in wrongs:
         with pytest.raises(UsageError):
             config.parse_setting(key, wrong)

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,9 +15,11 @@ from potsherd.node.placement import Candidate
 from potsherd.node.records import RosterEntry
 from potsherd.node.repair.plan import (
     PLACE_SLACK,
+    Health,
     PlaceView,
     Standing,
     assess,
+    outlook_of,
     place_score,
     repair_ranks,
 )
@@ -184,3 +187,41 @@ def test_a_failure_domain_with_its_share_comes_last() -> None:
 def test_a_pool_that_is_too_small_gives_what_it_has() -> None:
     assert len(view(POOL[:2]).choose([0, 1, 2, 3])) == 2
     assert view([]).choose([0]) == {}
+
+
+# --- the chance to be readable ----------------------------------------------------------------------
+
+
+def judged(lost: int, up: float, target: float, r: int = 3) -> Health:
+    """3-of-7 on holders that are there so often, some of them lost."""
+    seen: Health = health({(i, i): X if i < lost else L for i in range(7)}, r=r)
+    return replace(seen, outlook=outlook_of(seen, lambda _: up, target))
+
+
+def test_the_outlook_is_the_binomial_tail() -> None:
+    outlook = judged(2, 0.5, 0.9).outlook
+    assert outlook is not None
+    assert outlook.present == pytest.approx(16 / 32)  # 3, 4 or 5 of 5: 10 + 5 + 1
+    assert outlook.whole == pytest.approx(99 / 128)  # 3 to 7 of 7: 35 + 35 + 21 + 7 + 1
+
+
+def test_too_seldom_readable_is_repaired_although_enough_are_left() -> None:
+    assert not judged(2, 0.8, 0.0).needs_repair, "off"
+    assert not judged(2, 0.8, 0.94).needs_repair, "0.942 is enough"
+    assert judged(2, 0.8, 0.95).needs_repair
+    assert judged(1, 0.8, 0.99).needs_repair == (0.98304 < 0.99 <= 0.995328)
+
+
+def test_what_repair_cannot_reach_is_left_to_the_count() -> None:
+    assert not judged(2, 0.8, 0.999).needs_repair
+    assert judged(2, 0.8, 0.999, r=6).needs_repair
+    assert not judged(0, 0.3, 0.9).needs_repair, "nothing is lost"
+    assert judged(7, 0.8, 0.9).outlook is None
+
+
+def test_an_index_with_two_holders_is_there_when_either_is() -> None:
+    seen = health({(0, 0): L, (0, 1): A, (1, 2): X}, k=1, n=2, r=1)
+    outlook = outlook_of(seen, lambda _: 0.5, 0.8)
+    assert outlook is not None
+    assert (outlook.present, outlook.whole) == (0.75, 0.9375)
+    assert outlook.falls_short
