@@ -103,17 +103,7 @@ class Upkeep:
         limiter = Limiter(env, settings.repair.bytes_per_s)
         self.auditing = self._make_auditing(settings, store, rosters, gossip, limiter)
         rosters.renewed = self.checker.renewed
-        self.claiming = Claiming(
-            env,
-            session.identity,
-            store,
-            self.view,
-            peers,
-            gossip,
-            dial=self._dial,
-            policy=settings.repair.claims,
-            passed_over=self._passed_over,
-        )
+        self.claiming = self._make_claiming(store, gossip)
         self.repairer = self._make_repairer(store, rosters, gossip, limiter, address_of)
         self._asking = Asking(
             store,
@@ -123,6 +113,19 @@ class Upkeep:
             self.claiming,
             self.auditing.encodings,
             node_key=me,
+        )
+
+    def _make_claiming(self, store: ShardStore, gossip: Gossip) -> Claiming:
+        return Claiming(
+            self._env,
+            self._session.identity,
+            store,
+            self.view,
+            self._peers,
+            gossip,
+            dial=self._dial,
+            policy=self._settings.claims,
+            passed_over=self._passed_over,
         )
 
     def _make_repairer(
