@@ -20,7 +20,14 @@ from potsherd.erasure.code import Code
 from potsherd.erasure.descriptor import Descriptor, Entry
 from potsherd.erasure.layout import CELL_SIZE
 from potsherd.erasure.segment import RowBatch, SegmentEncoder, StreamPart, column_of
-from potsherd.errors import PotsherdError, QuotaError, RefusedError, UnreachableError, UsageError
+from potsherd.errors import (
+    PeerError,
+    PotsherdError,
+    QuotaError,
+    RefusedError,
+    UnreachableError,
+    UsageError,
+)
 from potsherd.node.client import Peer
 from potsherd.node.placement import Candidate, place
 from potsherd.node.records import (
@@ -50,6 +57,8 @@ PUSH_FAST_S = 0.5
 """A push that took less may be twice as large the next time; one that took twice as long halves the next."""
 STALL_S = 3.0
 """A push that takes longer no longer holds the others back."""
+PUSH_TIMEOUT_S = 90.0
+"""A holder that has not answered a push by then is replaced; large ones go only to who was quick just before."""
 OPEN_TIMEOUT_S = 15.0
 """A holder that has not opened its stage by then is passed over."""
 FINISH_GRACE_S = 20.0
@@ -364,7 +373,10 @@ class SegmentPusher:
             return
         start = slot.busy_since = self._env.monotonic()
         try:
-            await peer.push(slot.stage, slot.sent, *columns)
+            async with asyncio.timeout(PUSH_TIMEOUT_S):
+                await peer.push(slot.stage, slot.sent, *columns)
+        except TimeoutError:
+            raise PeerError(f"a push was not answered within {PUSH_TIMEOUT_S:.0f} s") from None
         finally:
             slot.busy_since = None
         slot.sent += sum(map(len, columns))

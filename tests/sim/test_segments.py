@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 from town import Town, in_town
@@ -125,6 +126,36 @@ def test_a_holder_that_dies_during_the_push_is_replaced() -> None:
         await session.close()
 
     in_town(scenario, donors=10)
+
+
+def test_a_holder_that_hangs_in_a_large_push_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there and answers nothing: no connection breaks, and the time for a payload is many minutes."""
+    stream = stream_of(40 * K * CELL_SIZE)
+    hung: list[bytes] = []
+
+    async def scenario(town: Town) -> None:
+        original = Peer.push
+
+        async def hanging(self: Peer, stage: int, offset: int, *buffers: Buffer) -> None:
+            if offset > 0 and (not hung or hung[0] == self.key):
+                hung[:] = [self.key]
+                await asyncio.Event().wait()
+            await original(self, stage, offset, *buffers)
+
+        monkeypatch.setattr(Peer, "push", hanging)
+        async with await town.session() as session:
+            before = session.env.monotonic()
+            pusher = SegmentPusher(session, replace(plan(), w=N))
+            await pusher.open()
+            for start in range(0, len(stream), 4 * K * CELL_SIZE):
+                await pusher.push_rows(stream[start : start + 4 * K * CELL_SIZE])
+            committed = await pusher.commit(stream_length=len(stream), entry=None)
+            assert session.env.monotonic() - before < 150
+        assert hung
+        assert hung[0] not in {shard.key for shard in committed.shards}
+        assert len({shard.key for shard in committed.shards}) == N
+
+    in_town(scenario)
 
 
 @pytest.mark.parametrize("seed", [1, 6])
