@@ -264,10 +264,10 @@ def repaired(bench: Bench, at: str, dead: int) -> list[str]:
 
     def trimmed() -> bool:
         _, [segment] = bench.cli.verify(name, "--deep")
-        live = [p["index"] for p in segment["pieces"] if p["live"]]
-        return sorted(live) == list(range(NODES - 1))
+        indices = sorted(piece["index"] for piece in segment["pieces"])
+        return indices == list(range(NODES - 1)) and all(p["live"] for p in segment["pieces"])
 
-    wait_for("one of two copies is dropped", trimmed)
+    wait_for("one of two copies is dropped, and all holders know", trimmed)
     bench.check_pieces(name, NODES - 1)
     return steps
 
