@@ -31,9 +31,8 @@ async def while_it_comes(received: Callable[[], int], silence_s: float) -> Async
     Raises TimeoutError.
     """
     loop = asyncio.get_running_loop()
-    enough = (
-        SLOWEST_BYTES_S * silence_s * (LOOKS - 1) / LOOKS
-    )  # what comes between two looks is not lost
+    # not all of it: what comes between the last look and the end has not been seen
+    enough = SLOWEST_BYTES_S * silence_s * (LOOKS - 1) / LOOKS
     pause = silence_s / (LOOKS + 0.5)  # the last look is not at the very end
     before = received()
     timer: asyncio.TimerHandle

@@ -46,7 +46,7 @@ __all__ = ["Holder", "Proven", "ProvenCells", "SegmentReader", "find_entry", "pr
 HEDGE_S = 1.5
 """A column that has not answered by then is rebuilt from others at the same time, unless all are as slow."""
 HEDGE_FACTOR = 1.5
-"""Where no column has answered by then, and they are on their way, this times the quickest counts."""
+"""This times what the quickest column took counts, where that is more; until one has come, as long as all are coming."""
 READ_TIMEOUT_S = 20.0
 """A holder from which nothing has come for so long counts as away for this reader."""
 AWAY_S = 60.0
