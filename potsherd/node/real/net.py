@@ -1,4 +1,4 @@
-"""The real network: UDP on asyncio-dgram, streams on TLS over TCP (`potsherd.ports.Net`)."""
+"""The real network: UDP on asyncio-dgram, streams over TCP whose keys TLS has proven (`potsherd.ports.Net`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import cast
 import asyncio_dgram
 
 from potsherd.errors import PeerError, UnreachableError
-from potsherd.node.real.streams import CLOSE_TIMEOUT_S, TlsStream
+from potsherd.node.real.opening import shake_hands
+from potsherd.node.real.streams import SealedStream
 from potsherd.node.real.tls import Contexts, proven_key
 from potsherd.ports import Address, Buffer, Identity, Stream
 
@@ -123,7 +124,7 @@ class RealDatagrams:
 
 
 class RealListener:
-    """A listening TCP socket whose connections speak TLS (`potsherd.ports.Listener`)."""
+    """A listening TCP socket whose connections begin with TLS (`potsherd.ports.Listener`)."""
 
     def __init__(
         self,
@@ -208,26 +209,16 @@ class RealListener:
             self._streams -= 1
             stream.abort()
 
-    async def _handshake(self, connection: socket.socket) -> TlsStream:
-        stream = TlsStream()  # not what the loop returns: uvloop returns a protocol of its own
+    async def _handshake(self, connection: socket.socket) -> SealedStream:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: stream,
-                connection,
-                ssl=self._context,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-                ssl_shutdown_timeout=CLOSE_TIMEOUT_S,
-            )
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                handshake = await shake_hands(connection, self._context, listens=True)
+            peer_key = proven_key(handshake.connection, self._network_id)
+            return SealedStream(connection, handshake, peer_key)
         except BaseException:
             connection.close()
             raise
-        try:
-            stream.prove(proven_key(stream.connection, self._network_id))
-        except PeerError:
-            stream.abort()
-            raise
-        return stream
 
 
 class RealNet:
@@ -261,41 +252,35 @@ class RealNet:
 
     async def dial(
         self, to: Address, identity: Identity, peer_key: bytes, *, timeout_s: float
-    ) -> TlsStream:
+    ) -> SealedStream:
         where = f"{to.host} port {to.port}"
         _family(to)
-        stream = TlsStream()
         try:
             async with asyncio.timeout(timeout_s):
-                context = await self._contexts.client(identity)
-                await asyncio.get_running_loop().create_connection(
-                    lambda: stream,
-                    to.host,
-                    to.port,
-                    ssl=context,
-                    server_hostname="",
-                    ssl_handshake_timeout=max(timeout_s, 0.001),
-                    ssl_shutdown_timeout=CLOSE_TIMEOUT_S,
-                )
+                return await self._dial(to, identity, peer_key)
+        except PeerError:
+            raise
         except ssl.SSLError as error:
             raise PeerError(f"{where} does not speak as a node: {error.reason}") from error
         except TimeoutError as error:
             raise UnreachableError(f"{where} did not answer in {timeout_s:g} s") from error
         except (OSError, OverflowError) as error:
             raise UnreachableError(f"{where}: {error}") from error
-        _check_key(stream, identity.network_id, peer_key)
-        return stream
 
-
-def _check_key(stream: TlsStream, network_id: bytes, expected: bytes) -> None:
-    try:
-        key = proven_key(stream.connection, network_id)
-        if key != expected:
-            raise PeerError("the peer has another key than expected")
-    except PeerError:
-        stream.abort()
-        raise
-    stream.prove(key)
+    async def _dial(self, to: Address, identity: Identity, peer_key: bytes) -> SealedStream:
+        context = await self._contexts.client(identity)
+        sock = socket.socket(_family(to), socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, to)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            handshake = await shake_hands(sock, context, listens=False)
+            if proven_key(handshake.connection, identity.network_id) != peer_key:
+                raise PeerError("the peer has another key than expected")
+            return SealedStream(sock, handshake, peer_key)
+        except BaseException:
+            sock.close()
+            raise
 
 
 def _family(at: Address) -> socket.AddressFamily:

@@ -1,40 +1,43 @@
-"""A TLS connection as `potsherd.ports.Stream`: a bounded receive buffer, no copy where it can be helped.
+"""A connection as `potsherd.ports.Stream`: sealed records on a socket, bounded buffers, no needless copy.
 
-Bytes are decrypted straight into the buffer of a waiting reader if it wants much, else into the receive
-buffer. When that is full, reading from the socket pauses, and TCP slows the peer down. Who has read all there
-is gives the receive buffer to the next connection: most connections are idle, and a node has dozens.
+What comes in waits sealed, in one receive buffer, until somebody reads; then each record is opened straight
+into the reader's own memory if it fits there. When the buffer is full, reading from the socket pauses, and TCP
+slows the peer down. Who has read all there is gives the receive buffer to the next connection: most
+connections are idle, and a node has dozens. What goes out is sealed into a buffer of the same kind, which is
+given back when the kernel has taken it all.
 
-One trap shaped this: when a TCP connection ends, asyncio's TLS layer calls `get_buffer` once more and then
-shuts down; whatever it has not yet decrypted and does not fit there is lost. So the receive buffer is as
-large as the most that layer can hold, reading resumes only when it is empty, and after a pause the first
-buffer offered is the receive buffer and not the reader's.
+The socket is watched by the event loop and read and written here: a transport between them would keep copies.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import threading
-from collections import deque
-from typing import cast
+from collections.abc import Callable, Iterator
 
 from potsherd.errors import PeerError
+from potsherd.node.real.opening import TLS_PREFIX_BYTES, Handshake, tls_record_size
+from potsherd.node.real.sealing import (
+    OVERHEAD,
+    PREFIX_BYTES,
+    RECORD_MAX,
+    Opener,
+    Sealer,
+    record_size,
+)
 from potsherd.ports import Address, Buffer
 
-__all__ = ["CLOSE_TIMEOUT_S", "TlsStream"]
+__all__ = ["CLOSE_TIMEOUT_S", "SealedStream"]
 
-RECEIVE_BUFFER_BYTES = 512 << 10
-"""asyncio's TLS layer holds at most 256 KiB, its high-water mark, plus one read of 256 KiB."""
+BUFFER_BYTES = 2 * (RECORD_MAX + OVERHEAD) + 4096
+"""Of a receive or a send buffer: two of the largest records, and a frame's header before them."""
 
 SPARE_BUFFERS_MAX = 4
-"""Receive buffers that nobody uses and each thread keeps; they are taken for microseconds when peers are quick."""
+"""Buffers that nobody uses and each thread keeps; they are taken for microseconds when peers are quick."""
 
-DIRECT_BYTES_MIN = 16 << 10
-"""From this size on the reader's own buffer is filled; one TLS record."""
-
-WRITE_BYTES_MAX = 256 << 10
-"""Handed to TLS at once. Measured on loopback, both sides, CPU-s per GB: 64 KiB 1.9, 256 KiB 1.4, 1 MiB 1.7."""
+JOINED_BYTES_MAX = 16 << 10
+"""What is smaller travels with its neighbours in one record: copying it is cheaper than a record of its own."""
 
 CLOSE_TIMEOUT_S = 10.0
 """How long `close` waits for the peer to take what is left; then it aborts."""
@@ -46,13 +49,13 @@ KEEPALIVE_IDLE_S = 60
 
 
 class _Spare(threading.local):
-    """Receive buffers that no connection of this thread's event loop uses."""
+    """Buffers that no connection of this thread's event loop uses."""
 
     def __init__(self) -> None:
         self._buffers: list[memoryview] = []
 
     def take(self) -> memoryview:
-        return self._buffers.pop() if self._buffers else memoryview(bytearray(RECEIVE_BUFFER_BYTES))
+        return self._buffers.pop() if self._buffers else memoryview(bytearray(BUFFER_BYTES))
 
     def give(self, buffer: memoryview) -> None:
         if len(self._buffers) < SPARE_BUFFERS_MAX:
@@ -63,30 +66,36 @@ _SPARE = _Spare()
 _NOTHING = memoryview(b"")
 
 
-class TlsStream(asyncio.BufferedProtocol):
-    """Protocol of one TLS connection; a `Stream` once `prove` has been called."""
+class SealedStream:
+    """A `Stream` on a connected socket on which TLS has proven both keys."""
 
-    def __init__(self) -> None:
-        self._transport: asyncio.Transport | None = None
-        self._peer_key = b""
-        self._peer_address = Address("", 0)
-        self._buffer: memoryview | None = (
-            None  # while there is something in it, or while it is being filled
-        )
+    def __init__(self, sock: socket.socket, handshake: Handshake, peer_key: bytes) -> None:
+        self._socket = sock
+        self._loop = asyncio.get_running_loop()
+        self._peer_key = peer_key
+        name = sock.getpeername()
+        self._peer_address = Address(name[0], name[1])
+        self._handshake = handshake
+        key, self._greeting = handshake.greet()
+        self._sealer = Sealer(key)
+        self._opener: Opener | None = None  # until the peer's greeting is here
         self._received = 0
+        self._buffer: memoryview | None = None  # while there is something in it
         self._start = 0
         self._end = 0
-        self._offered = 0
-        self._drained = True
-        self._reading_paused = False
-        self._discarding = False
-        self._target: memoryview | None = None  # the reader's buffer, what is still to be filled
-        self._direct = False
+        self._plain = _NOTHING  # of an opened record, what nobody has read yet
+        self._target: memoryview | None = None  # the reader's memory, what is still to be filled
         self._reader: asyncio.Future[None] | None = None
-        self._writers: deque[asyncio.Future[None]] = deque()
-        self._writing_paused = False
+        self._writer: asyncio.Future[None] | None = None
+        self._writing = False
+        self._watching = False
+        self._closing = False  # `close` waits for the peer
+        self._finished = False  # nothing more comes in
+        self._shut = False  # the socket is closed
         self._broken: str | None = None
-        self._gone = asyncio.get_running_loop().create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        _watch_silence(sock)
+        self._watch()
 
     @property
     def peer_key(self) -> bytes:
@@ -100,211 +109,292 @@ class TlsStream(asyncio.BufferedProtocol):
     def received(self) -> int:
         return self._received
 
-    @property
-    def connection(self) -> ssl.SSLObject:
-        """The TLS connection, for `tls.proven_key`. Raises PeerError when it is gone already."""
-        if self._transport is None:
-            raise PeerError("the connection broke right after the handshake")
-        return cast(ssl.SSLObject, self._transport.get_extra_info("ssl_object"))
-
-    def prove(self, peer_key: bytes) -> None:
-        """Note the key that the handshake has proven."""
-        self._peer_key = peer_key
-
     # Stream
 
     async def read_exactly(self, size: int) -> bytes:
-        if self._end - self._start >= size:
-            found = self._take(size).tobytes()
-            self._let_go()
-            return found
+        if size <= self._plain.nbytes:
+            found, self._plain = self._plain[:size], self._plain[size:]
+            return found.tobytes()
         buffer = bytearray(size)
         await self.read_into(memoryview(buffer))
         return bytes(buffer)
 
     async def read_into(self, buffer: memoryview) -> None:
-        buffer = buffer.cast("B")
-        if self._reader is not None:
+        if self._target is not None:
             raise RuntimeError("two tasks read from one stream")
-        ready = self._take(buffer.nbytes)
-        buffer[: ready.nbytes] = ready
-        self._let_go()
-        if ready.nbytes < buffer.nbytes:
-            await self._fill(buffer[ready.nbytes :])
+        self._target = buffer.cast("B")
+        try:
+            self._open_records()
+            if self._target.nbytes:
+                if self._broken is not None:
+                    raise PeerError(self._broken)
+                self._reader = self._loop.create_future()
+                await self._reader
+        finally:
+            self._target = self._reader = None
 
     async def write(self, *buffers: Buffer) -> None:
-        batch: list[Buffer] = []
-        room = WRITE_BYTES_MAX
-        for buffer in buffers:
-            rest = memoryview(buffer).cast("B")
-            while rest.nbytes:
-                part, rest = rest[:room], rest[room:]
-                batch.append(part)
-                room -= part.nbytes
-                if not room:
-                    await self._send(batch)
-                    batch, room = [], WRITE_BYTES_MAX
-                    await asyncio.sleep(
-                        0
-                    )  # ten streams of 4 MiB each would keep the loop for 80 ms
-        if batch or not buffers:
-            await self._send(batch)
+        out = _SPARE.take()
+        used = len(self._greeting)
+        out[:used], self._greeting = self._greeting, b""
+        self._writing = True
+        try:
+            for part in _parts(buffers):
+                if used + part.nbytes + OVERHEAD > BUFFER_BYTES:
+                    await self._send(out[:used])
+                    used = 0
+                    await asyncio.sleep(0)  # ten streams of 4 MiB each would keep the loop for long
+                used += self._sealer.seal(part, out[used:])
+            await self._send(out[:used])
+        finally:
+            self._writing = False
+            _SPARE.give(out)
 
     def abort(self) -> None:
         self._break("the stream was aborted here")
-        if self._transport is not None:
-            self._transport.abort()
+        if not self._shut:
+            self._shut = True
+            self._unwatch()
+            if self._writer is not None:
+                self._loop.remove_writer(self._socket.fileno())
+            self._drop_input()
+            self._socket.close()
+            self._note_end()
 
     async def close(self) -> None:
+        torn = self._writing  # another task has sent half of its records: no end may follow
         self._break("the stream was closed here")
-        if self._transport is None or self._gone.done():
+        if not (self._closing or self._shut):
+            self._closing = True
+            self._drop_input()
+            self._watch()
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    if not torn:
+                        await self._send_end()
+                    self._socket.shutdown(socket.SHUT_WR)
+                    await self._ended
+            except (TimeoutError, OSError, PeerError):
+                pass  # the peer is gone, or does not take what is left
+            finally:
+                self.abort()
+        await asyncio.shield(self._ended)
+
+    # what comes in
+
+    def _watch(self) -> None:
+        if not (self._watching or self._finished):
+            self._watching = True
+            self._loop.add_reader(self._socket.fileno(), self._readable)
+
+    def _unwatch(self) -> None:
+        if self._watching:
+            self._watching = False
+            self._loop.remove_reader(self._socket.fileno())
+
+    def _readable(self) -> None:
+        room = self._room()
+        if not room.nbytes:
+            self._unwatch()
             return
-        self._discard_input()
-        self._transport.close()
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await asyncio.shield(self._gone)
-        except TimeoutError:
-            self._transport.abort()
-
-    # asyncio.BufferedProtocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        name = transport.get_extra_info("peername")
-        if name:
-            self._peer_address = Address(name[0], name[1])
-        _watch_silence(transport.get_extra_info("socket"))
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        target = self._target
-        if self._discarding:
-            self._start = self._end = 0
-        empty = self._start == self._end
-        self._direct = (
-            target is not None and empty and self._drained and target.nbytes >= DIRECT_BYTES_MIN
-        )
-        if self._direct and target is not None:
-            offered = target
+            size = self._socket.recv_into(room)
+        except (BlockingIOError, InterruptedError):
+            self._make_room()
+        except OSError:
+            self._finish("the connection broke")
         else:
-            if self._buffer is None:
-                self._buffer = _SPARE.take()
-            if empty:
-                self._start = self._end = 0
-            offered = self._buffer[self._end :]
-        self._offered = offered.nbytes
-        return offered
+            self._received += size
+            if not size:
+                self._finish("the stream ended early")
+            elif not self._closing:
+                self._end += size
+                self._advance()
 
-    def buffer_updated(self, nbytes: int) -> None:
-        self._received += nbytes
-        if self._discarding:
+    def _room(self) -> memoryview:
+        """Where to put what comes in; nothing when a reader has to come first."""
+        if self._buffer is None:
+            self._buffer = _SPARE.take()
+        ahead = self._size_ahead()
+        if self._start and self._start + max(ahead, PREFIX_BYTES) > BUFFER_BYTES:
+            rest = self._end - self._start
+            self._buffer[:rest] = self._buffer[self._start : self._end]
+            self._start, self._end = 0, rest
+        stop = self._start + ahead
+        if self._end < stop and BUFFER_BYTES - stop < RECORD_MAX + OVERHEAD:
+            return self._buffer[self._end : stop]  # the next record begins at the front again
+        return self._buffer[self._end :]
+
+    def _size_ahead(self) -> int:
+        """Bytes of the record that comes in; 0 when that is not known, or is the opener's to refuse."""
+        if self._buffer is None or self._end - self._start < PREFIX_BYTES:
+            return 0
+        prefix = self._buffer[self._start : self._start + PREFIX_BYTES]
+        size = int.from_bytes(prefix, "big")
+        return size + OVERHEAD if size <= RECORD_MAX else 0
+
+    def _advance(self) -> None:
+        """Give the reader what has come."""
+        try:
+            self._open_records()
+        except PeerError as error:
+            self._break(error.message)
+        if self._reader is not None and self._target is not None and not self._target.nbytes:
+            _wake(self._reader)
+
+    def _open_records(self) -> None:
+        """Open what is complete, as long as a reader wants it. Raises PeerError, once and for all."""
+        try:
+            while self._target is not None and self._target.nbytes:
+                if self._plain.nbytes:
+                    size = min(self._plain.nbytes, self._target.nbytes)
+                    self._target[:size] = self._plain[:size]
+                    self._plain, self._target = self._plain[size:], self._target[size:]
+                elif (record := self._next_record()) is not None:
+                    self._open(record)
+                else:
+                    break
+        except PeerError as error:
+            self._finish(error.message)
+            self._drop_input()
+            raise
+        self._make_room()
+
+    def _open(self, record: memoryview) -> None:
+        """Where it is wanted if it fits there."""
+        size = record.nbytes - OVERHEAD
+        if self._opener is None or self._target is None:
+            raise RuntimeError("a record was taken that nobody can use")
+        if 0 < size <= self._target.nbytes:
+            self._opener.open_into(record, self._target[:size])
+            self._target = self._target[size:]
             return
-        self._drained = nbytes < self._offered
-        if self._direct and self._target is not None:
-            self._target = self._target[nbytes:]
-        else:
-            self._end += nbytes
-            if self._target is not None:
-                ready = self._take(self._target.nbytes)
-                self._target[: ready.nbytes] = ready
-                self._target = self._target[ready.nbytes :]
-        if self._end == RECEIVE_BUFFER_BYTES and self._start < self._end:
-            self._pause_reading()
-        self._let_go()
-        if self._target is not None and not self._target.nbytes:
-            self._target = None
-            self._wake_reader()
+        self._plain = memoryview(bytearray(size))
+        self._opener.open_into(record, self._plain)
+        if not size:
+            raise PeerError("the stream ended early")
 
-    def eof_received(self) -> None:
-        self._break("the stream ended early")
+    def _next_record(self) -> memoryview | None:
+        """Valid until the loop runs again."""
+        while self._opener is None:
+            greeting = self._whole(TLS_PREFIX_BYTES, tls_record_size)
+            if greeting is None:
+                return None
+            key = self._handshake.greeted(greeting)
+            self._opener = None if key is None else Opener(key)
+        return self._whole(PREFIX_BYTES, record_size)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._break("the connection broke" if exc is not None else "the stream ended early")
-        self._wake_writers()
-        self._let_go()
-        if not self._gone.done():
-            self._gone.set_result(None)
+    def _whole(self, prefix: int, size_of: Callable[[memoryview], int]) -> memoryview | None:
+        there = self._end - self._start
+        if self._buffer is None or there < prefix:
+            return None
+        size = size_of(self._buffer[self._start : self._end])
+        if there < size:
+            return None
+        self._start += size
+        return self._buffer[self._start - size : self._start]
 
-    def pause_writing(self) -> None:
-        self._writing_paused = True
-
-    def resume_writing(self) -> None:
-        self._writing_paused = False
-        self._wake_writers()
-
-    # details
-
-    def _take(self, size: int) -> memoryview:
-        """Up to `size` bytes of the receive buffer, valid until the loop runs again."""
-        buffer = _NOTHING if self._buffer is None else self._buffer
-        ready = buffer[self._start : min(self._end, self._start + size)]
-        self._start += ready.nbytes
-        if self._start == self._end and self._reading_paused:
-            self._reading_paused = False
-            if self._transport is not None:
-                self._transport.resume_reading()
-        return ready
-
-    def _let_go(self) -> None:
-        """Of the receive buffer, once what was taken of it is copied: the next connection fills it."""
+    def _make_room(self) -> None:
+        """Give an empty buffer to the next connection, and read on if there is room."""
         if self._buffer is not None and self._start == self._end:
             _SPARE.give(self._buffer)
             self._buffer = None
             self._start = self._end = 0
+        if self._end - self._start < BUFFER_BYTES:
+            self._watch()
 
-    async def _fill(self, target: memoryview) -> None:
-        if self._broken is not None:
-            raise PeerError(self._broken)
-        self._target = target
-        self._reader = asyncio.get_running_loop().create_future()
+    def _drop_input(self) -> None:
+        self._plain = _NOTHING
+        self._start = self._end = 0
+        if self._buffer is not None:
+            _SPARE.give(self._buffer)
+            self._buffer = None
+
+    # what goes out
+
+    async def _send(self, data: memoryview) -> None:
+        while True:
+            if self._broken is not None:
+                raise PeerError(self._broken)
+            data = data[self._take(data) :]
+            if not data.nbytes:
+                return
+            await self._writable()
+
+    async def _send_end(self) -> None:
+        out = memoryview(bytearray(len(self._greeting) + OVERHEAD))
+        out[: len(self._greeting)] = self._greeting
+        self._sealer.seal(_NOTHING, out[len(self._greeting) :])
+        while (out := out[self._take(out) :]).nbytes:
+            await self._writable()
+
+    def _take(self, data: memoryview) -> int:
+        """Bytes of `data` that the kernel takes now."""
         try:
-            await self._reader
-        finally:
-            self._reader = self._target = None
+            return self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            self._finish("the connection broke")
+            raise PeerError("the connection broke") from error
 
-    async def _send(self, batch: list[Buffer]) -> None:
-        while self._writing_paused and self._broken is None:
-            waiter = asyncio.get_running_loop().create_future()
-            self._writers.append(waiter)
+    async def _writable(self) -> None:
+        self._writer = waiter = self._loop.create_future()
+        self._loop.add_writer(self._socket.fileno(), _wake, waiter)
+        try:
             await waiter
-        if self._broken is not None or self._transport is None:
-            raise PeerError(self._broken or "the stream is not connected")
-        self._transport.writelines(batch)  # encrypted before this returns
+        finally:
+            self._writer = None
+            if not self._shut:  # `abort` has seen to it
+                self._loop.remove_writer(self._socket.fileno())
 
-    def _discard_input(self) -> None:
-        """With unread input the TLS layer fails to shut down, and drops what we have still to send."""
-        self._discarding = True
-        if self._reading_paused and self._transport is not None:
-            self._reading_paused = False
-            self._transport.resume_reading()
+    # the end
 
-    def _pause_reading(self) -> None:
-        if not self._reading_paused and self._transport is not None:
-            self._reading_paused = True
-            self._transport.pause_reading()
+    def _finish(self, why: str) -> None:
+        """Nothing more comes in."""
+        self._finished = True
+        self._unwatch()
+        self._break(why)
+        self._note_end()
+
+    def _note_end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     def _break(self, why: str) -> None:
         if self._broken is None:
             self._broken = why
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_exception(PeerError(self._broken))
-        self._wake_writers()
-
-    def _wake_reader(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
-
-    def _wake_writers(self) -> None:
-        while self._writers:
-            waiter = self._writers.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
+        for waiter in (self._reader, self._writer):
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(PeerError(self._broken))
 
 
-def _watch_silence(sock: socket.socket | None) -> None:
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _parts(buffers: tuple[Buffer, ...]) -> Iterator[memoryview]:
+    """What each record is to carry: small buffers together, large ones in pieces, nothing empty."""
+    small: list[memoryview] = []
+    size = 0
+    for buffer in buffers:
+        rest = memoryview(buffer).cast("B")
+        if rest.nbytes < JOINED_BYTES_MAX:
+            small.append(rest)
+            size += rest.nbytes
+        if small and (size >= JOINED_BYTES_MAX or rest.nbytes >= JOINED_BYTES_MAX):
+            yield memoryview(b"".join(small))
+            small, size = [], 0
+        if rest.nbytes >= JOINED_BYTES_MAX:
+            for start in range(0, rest.nbytes, RECORD_MAX):
+                yield rest[start : start + RECORD_MAX]
+    if size:
+        yield memoryview(b"".join(small))
+
+
+def _watch_silence(sock: socket.socket) -> None:
     """Break connections whose other side has vanished; by default TCP tries for a quarter of an hour."""
-    if sock is None:
-        return
     options = [
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
         (socket.IPPROTO_TCP, "TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
