@@ -18,6 +18,7 @@ from potsherd.node import lease_records, records
 from potsherd.node.audit.records import Accusation, BadEncodingPut, RepairAsk, RepairState
 from potsherd.node.challenge import Challenge
 from potsherd.node.churn import ChurnQuery, ChurnSeen
+from potsherd.node.payloads import AnswerBuffers
 from potsherd.node.records import (
     NONCE_BYTES,
     PAYLOAD_MAX,
@@ -84,10 +85,11 @@ class Peer:
         chain: bytes,
         admit: Admit,
         timeout_s: float = DIAL_TIMEOUT_S,
+        buffers: AnswerBuffers | None = None,
     ) -> Peer:
         """Dial, prove both keys, say hello. Raises UnreachableError, PeerError, MembershipError."""
         stream = await env.net.dial(address, identity, key, timeout_s=timeout_s)
-        caller = Caller(stream)
+        caller = Caller(stream, buffers)
         caller.start()
         peer = cls(env, identity, stream, address, caller)
         try:

@@ -30,27 +30,46 @@ async def while_it_comes(received: Callable[[], int], silence_s: float) -> Async
     `received` tells how many have come so far; a smaller number than before is that of a new connection.
     Raises TimeoutError.
     """
-    loop = asyncio.get_running_loop()
-    # not all of it: what comes between the last look and the end has not been seen
-    enough = SLOWEST_BYTES_S * silence_s * (LOOKS - 1) / LOOKS
-    pause = silence_s / (LOOKS + 0.5)  # the last look is not at the very end
-    before = received()
-    timer: asyncio.TimerHandle
-
-    def look() -> None:
-        nonlocal before, timer
-        if limit.expired():
-            return
-        now = received()
-        before = min(before, now)
-        if now - before >= enough:
-            before = now
-            limit.reschedule(loop.time() + silence_s)
-        timer = loop.call_later(pause, look)
-
-    timer = loop.call_later(pause, look)
+    watch = _Watch(received, silence_s)
     try:
-        async with asyncio.timeout(silence_s) as limit:
+        async with asyncio.timeout(silence_s) as watch.limit:
+            watch.later()
             yield
     finally:
-        timer.cancel()
+        watch.end()
+
+
+class _Watch:
+    """Looks now and then whether enough has come.
+
+    Refers to nothing for longer than needed: the limit knows its task, and the task its result, which may be
+    megabytes; in a cycle they would stay until somebody collects garbage.
+    """
+
+    def __init__(self, received: Callable[[], int], silence_s: float) -> None:
+        self.limit: asyncio.Timeout | None = None
+        self._received = received
+        self._before = received()
+        self._silence_s = silence_s
+        # not all of it: what comes between the last look and the end has not been seen
+        self._enough = SLOWEST_BYTES_S * silence_s * (LOOKS - 1) / LOOKS
+        self._pause = silence_s / (LOOKS + 0.5)  # the last look is not at the very end
+        self._timer: asyncio.TimerHandle | None = None
+
+    def later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._pause, self._look)
+
+    def _look(self) -> None:
+        if self.limit is None or self.limit.expired():
+            return
+        now = self._received()
+        self._before = min(self._before, now)
+        if now - self._before >= self._enough:
+            self._before = now
+            self.limit.reschedule(asyncio.get_running_loop().time() + self._silence_s)
+        self.later()
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.limit = self._timer = None

@@ -1,19 +1,29 @@
-"""Buffers for the payloads of requests, used again.
+"""Buffers for the payloads of requests and of answers, used again.
 
 A fresh buffer costs a page fault for every 4 KiB and is filled with zeros before the payload overwrites it:
-of a node that takes in shards that was a seventh of its work.
+of a node that takes in shards, and of a client that reads or verifies them, that was a seventh of the work.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-__all__ = ["KEPT_BYTES_MAX", "POOLED_BYTES_MIN", "PayloadBuffers"]
+__all__ = [
+    "ANSWER_BYTES_MAX",
+    "KEPT_BYTES_MAX",
+    "POOLED_BYTES_MIN",
+    "AnswerBuffers",
+    "PayloadBuffers",
+]
 
 KEPT_BYTES_MAX = 8 * 2**20
 """Bytes of idle buffers that are kept; a buffer beyond that is given up."""
 POOLED_BYTES_MIN = 64 * 2**10
 """Smaller payloads have buffers of their own: the allocator has those at hand."""
+ANSWER_BYTES_MAX = 48 * 2**20
+"""Bytes of answers' buffers that a client keeps, those that are read just now among them."""
+ANSWERS_MAX = 64
+"""Buffers of answers that are kept."""
 _WASTE_MAX = 4
 """A buffer is used for payloads of at least this part of its size."""
 
@@ -46,12 +56,65 @@ class PayloadBuffers:
         buffer = payload.obj
         if not isinstance(buffer, bytearray) or len(buffer) < POOLED_BYTES_MIN:
             return
-        try:
-            payload.release()
-            buffer.append(buffer.pop())  # refused while any view of it exists
-        except BufferError:
+        payload.release()
+        if _is_seen(buffer):
             return
         self._idle.appendleft(buffer)
         self._idle_bytes += len(buffer)
         while self._idle_bytes > self._kept_bytes_max:
             self._idle_bytes -= len(self._idle.pop())
+
+
+class AnswerBuffers:
+    """For one event loop, and for payloads of which nobody says when he is done.
+
+    A buffer is free again when no view of it exists.
+    """
+
+    def __init__(self, bytes_max: int = 0) -> None:
+        """Keeps `bytes_max` bytes at most, in use or not; more than that is made anew each time."""
+        self._bytes_max = bytes_max
+        self._kept: list[bytearray] = []  # the last one used at the end: its pages are warm
+        self._kept_bytes = 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of all buffers that are kept."""
+        return self._kept_bytes
+
+    def take(self, size: int) -> memoryview:
+        """`size` bytes to be overwritten, with what an earlier payload left in them."""
+        if size < POOLED_BYTES_MIN:
+            return memoryview(bytearray(size))
+        for at in reversed(range(len(self._kept))):
+            buffer = self._kept[at]
+            if size <= len(buffer) <= size * _WASTE_MAX and not _is_seen(buffer):
+                self._kept.append(self._kept.pop(at))
+                return memoryview(buffer)[:size]
+        made = bytearray(size)
+        self._keep(made)
+        return memoryview(made)
+
+    def _keep(self, made: bytearray) -> None:
+        """If there is room, or can be made by giving up what nobody reads."""
+        at = 0
+        while at < len(self._kept) and not self._has_room(len(made)):
+            if _is_seen(self._kept[at]):
+                at += 1
+            else:
+                self._kept_bytes -= len(self._kept.pop(at))
+        if self._has_room(len(made)):
+            self._kept.append(made)
+            self._kept_bytes += len(made)
+
+    def _has_room(self, size: int) -> bool:
+        return self._kept_bytes + size <= self._bytes_max and len(self._kept) < ANSWERS_MAX
+
+
+def _is_seen(buffer: bytearray) -> bool:
+    """Whether any view of the buffer exists: then it cannot be resized."""
+    try:
+        buffer.append(buffer.pop())
+    except BufferError:
+        return True
+    return False

@@ -26,7 +26,7 @@ from potsherd.node import churn, lease_records, records
 from potsherd.node.audit import records as audit_records
 from potsherd.node.challenge import Challenge, ChallengeAnswer
 from potsherd.node.patience import time_for
-from potsherd.node.payloads import PayloadBuffers
+from potsherd.node.payloads import AnswerBuffers, PayloadBuffers
 from potsherd.node.records import PAYLOAD_MAX, Failure
 from potsherd.node.repair import records as repair_records
 from potsherd.ports import Buffer, Stream
@@ -234,8 +234,10 @@ class _Pending:
 class Caller:
     """The dialler's end. Owns a reading and a writing task from `start` until `close` or `abort`."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, buffers: AnswerBuffers | None = None) -> None:
+        """`buffers` for the payloads of answers may be shared with others."""
         self.stream = stream
+        self._buffers = buffers or AnswerBuffers()
         self._pending: dict[int, _Pending] = {}
         self._abandoned: OrderedDict[int, int] = OrderedDict()
         self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
@@ -352,7 +354,7 @@ class Caller:
             envelope = await _read_envelope(self.stream, header_size, RESPONSE, FAILURE)
             pending = self._awaited(envelope, payload_size)
             async with asyncio.timeout(time_for(payload_size, FRAME_TIMEOUT_S)):
-                payload = await _read_payload(self.stream, memoryview(bytearray(payload_size)))
+                payload = await _read_payload(self.stream, self._buffers.take(payload_size))
             if pending is not None and not pending.answer.done():
                 pending.answer.set_result((envelope.kind, envelope.body, payload))
 

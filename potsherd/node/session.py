@@ -23,6 +23,7 @@ from potsherd.dht.records import Presence
 from potsherd.errors import PeerError, UnreachableError
 from potsherd.node.client import Peer
 from potsherd.node.membrane import Gate, NodeMembrane
+from potsherd.node.payloads import ANSWER_BYTES_MAX, AnswerBuffers
 from potsherd.node.placement import Candidate
 from potsherd.ports import Address, Datagrams, Env, Identity
 
@@ -158,6 +159,8 @@ class Session:
         self._directory = _Directory()
         self._budget = _DialBudget(env.monotonic)
         self._dead = _Dead(env.monotonic)
+        # A client's life is short, and it reads much; a node reads little, and has to stay small.
+        self._answers = AnswerBuffers(0 if is_donor else ANSWER_BYTES_MAX)
         self._closed = False
 
     @classmethod
@@ -326,7 +329,10 @@ class Session:
             tried.append(at)
             try:
                 peer = await Peer.connect(
-                    self.env, self.identity, key, at, chain=self._chain, admit=self._gate.admit
+                    *(self.env, self.identity, key, at),
+                    chain=self._chain,
+                    admit=self._gate.admit,
+                    buffers=self._answers,
                 )
             except PeerError as failure:
                 self._budget.failed(at)
