@@ -1,9 +1,10 @@
 """One data verb in a process of its own, measured from inside; the last line of output is JSON.
 
-    bench_client.py put SOURCE NAME K N | get NAME FOLDER | verify NAME | ls NAME | cat NAME PATH | idle
+    bench_client.py [--unwatched] put SOURCE NAME K N | get NAME FOLDER | verify NAME | ls NAME | cat NAME PATH | idle
 
 Measured: the verb alone, on a connection that stands (`join_s` is the time to make it); CPU-seconds of this
-process; the longest time for which the event loop did not turn, asked every 5 ms; peak memory.
+process; the longest time for which the event loop did not turn, asked every 5 ms unless `--unwatched`; peak
+memory.
 """
 
 from __future__ import annotations
@@ -78,18 +79,19 @@ class Watchdog:
 
 
 @contextlib.asynccontextmanager
-async def measured(into: dict[str, float]) -> AsyncIterator[None]:
-    """Wall, CPU and lag of the body."""
+async def measured(into: dict[str, float], *, watched: bool) -> AsyncIterator[None]:
+    """Wall and CPU of the body, and if it is watched the lag."""
     watchdog = Watchdog()
-    task = asyncio.create_task(watchdog.watch())
+    task = asyncio.create_task(watchdog.watch()) if watched else None
     wall, cpu = time.perf_counter(), _cpu_s()
     try:
         yield
     finally:
         into["wall_s"] = time.perf_counter() - wall
         into["client_cpu_s"] = _cpu_s() - cpu
-        task.cancel()
-        into.update(watchdog.summary())
+        if task is not None:
+            task.cancel()
+            into.update(watchdog.summary())
 
 
 def _capability(context: Context, name: str) -> ReadCapability:
@@ -138,7 +140,7 @@ VERBS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
 }
 
 
-async def main(verb: str, arguments: list[str]) -> dict[str, float]:
+async def main(verb: str, arguments: list[str], *, watched: bool) -> dict[str, float]:
     """Join, do it, say what it took."""
     home = Home.find(os.environ)
     env = real(home.spool_folder)
@@ -146,11 +148,14 @@ async def main(verb: str, arguments: list[str]) -> dict[str, float]:
     start = time.perf_counter()
     async with operations.connect(env, home, home.networks.choose(None)) as context:
         found["join_s"] = time.perf_counter() - start
-        async with measured(found):
+        async with measured(found, watched=watched):
             await VERBS[verb](context, *arguments)
     found["client_peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return found
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(main(sys.argv[1], sys.argv[2:]))))
+    given = sys.argv[1:]
+    unwatched = given[0] == "--unwatched"
+    name, *rest = given[unwatched:]
+    print(json.dumps(run(main(name, rest, watched=not unwatched))))

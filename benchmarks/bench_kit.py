@@ -217,11 +217,15 @@ class Lab:
             raise SystemExit(f"potsherd {' '.join(arguments)}: {done.stderr}")
         return time.perf_counter() - start, done.stdout
 
-    def client(self, verb: str, *arguments: str) -> dict[str, float]:
-        """One verb in a client process (bench_client.py): what it measured, and the nodes' CPU-seconds."""
+    def client(self, verb: str, *arguments: str, watched: bool = True) -> dict[str, float]:
+        """One verb in a client process (bench_client.py): what it measured, and the nodes' CPU-seconds.
+
+        A loop that is watched costs time of its own: nothing that is compared with others is.
+        """
         before = cpu_of(self.pids)
+        flags = () if watched else ("--unwatched",)
         done = subprocess.run(
-            [sys.executable, str(_CLIENT), verb, *arguments],
+            [sys.executable, str(_CLIENT), *flags, verb, *arguments],
             env=self._environment,
             capture_output=True,
             text=True,
