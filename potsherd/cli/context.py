@@ -71,12 +71,13 @@ def begin(as_json: bool, **flags: Any) -> Command:
     return Command(home, NodeHome(home.node_folder), config, Output(as_json=as_json), os.environ)
 
 
-def real(folder: Path) -> Env:
+def real(folder: Path, *, is_node: bool = False) -> Env:
     """The `Env` of clocks, sockets, threads and the disk at `folder`."""
     from potsherd.datasets.small_files import private_folder
-    from potsherd.node.real.env import real_env
+    from potsherd.node.real.env import THREADS_DEFAULT, real_env, threads_to_compute
 
-    return real_env(private_folder(folder))
+    threads = THREADS_DEFAULT if is_node else threads_to_compute()
+    return real_env(private_folder(folder), threads=threads)
 
 
 def now() -> float:

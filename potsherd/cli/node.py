@@ -57,7 +57,7 @@ def run_(
         as_json, node__quota=quota, node__listen=listen, node__advertise=advertise, node__site=site
     )
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    env = real(command.node_home.folder)
+    env = real(command.node_home.folder, is_node=True)
     settings = _settings(command, bootstrap or [])
     serving = serve(command.node_home, env, settings, ready=lambda node: _ready(command, node))
     number = run(serving, is_node=True)
