@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from raw_peer import RawPeer
 
 import potsherd
 from potsherd.errors import PeerError, UnreachableError, UsageError
@@ -28,7 +29,8 @@ from potsherd.node.real import net as real_net
 from potsherd.node.real import streams as real_streams
 from potsherd.node.real import tls
 from potsherd.node.real.net import RealListener, RealNet
-from potsherd.node.real.streams import TlsStream
+from potsherd.node.real.sealing import Opener
+from potsherd.node.real.streams import SealedStream
 from potsherd.ports import Address, Identity, Stream
 
 LOCAL = Address("127.0.0.1", 0)
@@ -135,14 +137,15 @@ def certified(key: Any, name: str, authority_seed: bytes) -> bytes:
 async def is_served(listener: RealListener, context: ssl.SSLContext) -> bool:
     """TLS 1.3 tells a refused client at its first read."""
     try:
-        reader, writer = await asyncio.open_connection(*listener.address, ssl=context)
-        data = await reader.read(5)
+        peer = await RawPeer.dial(listener.address, context)
     except OSError:
         return False
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return data == b"hello"
+    try:
+        return await peer.read_record() == b"hello"
+    except OSError:
+        return False
+    finally:
+        peer.close()
 
 
 async def test_clients_without_a_node_certificate_are_refused() -> None:
@@ -182,12 +185,14 @@ async def test_name_in_a_certificate_proves_nothing() -> None:
 
 async def test_no_tickets_are_given() -> None:
     async with listening() as listener:
-        stream = await RealNet().dial(listener.address, ANNA, BERT.key, timeout_s=5)
-        await stream.read_exactly(5)
-        assert stream.connection.version() == "TLSv1.3"
-        session = stream.connection.session
+        context = await tls.Contexts().client(ANNA)
+        peer = await RawPeer.dial(listener.address, context)
+        await peer.take_tls()  # where tickets come before what is said, this would be one
+        assert len(peer.tls.read(100)) == 33
+        assert peer.tls.version() == "TLSv1.3"
+        session = peer.tls.session
         assert session is None or not session.has_ticket
-        await stream.close()
+        peer.close()
 
 
 async def test_garbage_instead_of_a_handshake_harms_nobody() -> None:
@@ -274,8 +279,9 @@ async def test_dialling_something_else_is_no_peer() -> None:
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     address = Address(*server.sockets[0].getsockname())
-    with pytest.raises(PeerError):
+    with pytest.raises(PeerError, match="does not speak TLS") as caught:
         await RealNet().dial(address, ANNA, BERT.key, timeout_s=5)
+    assert not isinstance(caught.value, UnreachableError)
     server.close()
     await server.wait_closed()
 
@@ -316,10 +322,10 @@ async def test_cancelled_dial_leaves_nothing_behind() -> None:
 
 
 async def test_receiver_that_does_not_read_holds_a_bounded_amount() -> None:
-    held: list[TlsStream] = []
+    held: list[SealedStream] = []
 
     async def hold(stream: Stream) -> None:
-        assert isinstance(stream, TlsStream)
+        assert isinstance(stream, SealedStream)
         held.append(stream)
         await asyncio.sleep(3600)
 
@@ -329,16 +335,17 @@ async def test_receiver_that_does_not_read_holds_a_bounded_amount() -> None:
             async with asyncio.timeout(0.5):
                 while True:
                     await stream.write(bytes(1 << 20))
-        assert held[0]._end - held[0]._start == real_streams.RECEIVE_BUFFER_BYTES
+        assert held[0].received == held[0]._end - held[0]._start == real_streams.BUFFER_BYTES
+        assert held[0]._plain.nbytes == 0
         stream.abort()
 
 
 async def test_connections_that_have_read_everything_hold_no_buffer() -> None:
     """Half a MiB each, that is most of a node's memory once it knows a few dozen others."""
-    served: list[TlsStream] = []
+    served: list[SealedStream] = []
 
     async def echo(stream: Stream) -> None:
-        assert isinstance(stream, TlsStream)
+        assert isinstance(stream, SealedStream)
         served.append(stream)
         for size in (5, 100_000, 5):
             await stream.write(await stream.read_exactly(size))
@@ -359,31 +366,28 @@ async def test_connections_that_have_read_everything_hold_no_buffer() -> None:
             stream.abort()
 
 
-async def test_big_reads_fill_the_readers_own_buffer() -> None:
-    """Decrypted where it is wanted, not copied through the receive buffer."""
+async def test_big_reads_fill_the_readers_own_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened where it is wanted, not copied from anywhere."""
     size = 8 << 20
+    opened: dict[int, int] = {}
+    open_into = Opener.open_into
+
+    def count(self: Opener, record: memoryview, plain: memoryview) -> None:
+        where = id(plain.obj)
+        opened[where] = opened.get(where, 0) + plain.nbytes
+        open_into(self, record, plain)
 
     async def send(stream: Stream) -> None:
-        await stream.write(bytes(size))
+        for _ in range(8):
+            await stream.write(bytes(1 << 20))
 
+    monkeypatch.setattr(Opener, "open_into", count)
     async with listening(send) as listener:
         stream = await RealNet().dial(listener.address, ANNA, BERT.key, timeout_s=5)
-        direct = 0
-        update = stream.buffer_updated
-
-        def count(nbytes: int) -> None:
-            nonlocal direct
-            direct += nbytes if stream._direct else 0
-            update(nbytes)
-
-        protocol: Any = stream._transport.get_protocol() if stream._transport else None
-        assert protocol is stream
-        stream.buffer_updated = count
-        stream._transport.set_protocol(stream)  # takes the method anew
         buffer = bytearray(1 << 20)
         for _ in range(8):
             await stream.read_into(memoryview(buffer))
-        assert direct > size // 2
+        assert opened == {id(buffer): size}
         await stream.close()
 
 
