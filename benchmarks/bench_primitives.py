@@ -1,4 +1,4 @@
-"""The parts alone: hashes, ciphers, memory, ERIS, erasure code, TLS, disk. What the whole cannot be faster than.
+"""The parts alone: hashes, ciphers, memory, ERIS, erasure code, streams, disk. What the whole cannot be faster than.
 
 Figures are MB per CPU-second of one thread, the best of five, unless a column says otherwise.
 """
@@ -45,7 +45,7 @@ def primitives(report: Report, folders: Sequence[Path]) -> None:
     _eris(report)
     _eris_threads(report)
     _erasure(report)
-    _tls(report)
+    _streams(report)
     _disks(report, folders)
 
 
@@ -270,7 +270,7 @@ def _isal_rate(
     return rate
 
 
-# --- TLS ------------------------------------------------------------------------------------------
+# --- streams --------------------------------------------------------------------------------------
 
 
 def _identity(number: int) -> Identity:
@@ -278,12 +278,12 @@ def _identity(number: int) -> Identity:
     return Identity(seed, SigningKey(seed).verify_key, bytes(32))
 
 
-def _tls(report: Report, size: int = 512 * 2**20) -> None:
+def _streams(report: Report, size: int = 512 * 2**20) -> None:
     report.table(
-        "TLS 1.3 on loopback", "One connection, two processes, 1 MiB a write; CPU-seconds per GB."
+        "A stream on loopback", "One connection, two processes, 1 MiB a write; CPU-seconds per GB."
     )
     for _ in range(3):
-        sent, taken, wall = _tls_once(size)
+        sent, taken, wall = _stream_once(size)
         per_gb = 1e9 / size
         report.row(
             sender=sent * per_gb,
@@ -298,7 +298,7 @@ def _own_cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _tls_once(size: int) -> tuple[float, float, float]:
+def _stream_once(size: int) -> tuple[float, float, float]:
     here, there = get_context("fork").Pipe()
     worker = get_context("fork").Process(target=_take, args=(there, size))
     worker.start()

@@ -76,7 +76,7 @@ def test_certificate_is_a_function_of_the_key() -> None:
 
 
 def test_certificate_is_that_of_the_vector() -> None:
-    """docs/spec/tls.md; peers need not have equal certificates, but ours must not change unnoticed."""
+    """docs/spec/streams.md; peers need not have equal certificates, but ours must not change unnoticed."""
     path = Path(__file__).parent.parent / "vectors" / "tls" / "node-certificate.json"
     case = json.loads(path.read_text())
     assert tls.AUTHORITY_SEED.hex() == case["authority_seed"]
@@ -88,6 +88,16 @@ def test_certificate_is_that_of_the_vector() -> None:
 async def test_key_that_does_not_belong_to_the_seed_is_a_mistake() -> None:
     with pytest.raises(UsageError):
         await tls.Contexts().client(Identity(ANNA.seed, BERT.key, NETWORK))
+
+
+async def test_keys_of_connections_are_written_nowhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """OpenSSL's key log would hold what opens every greeting."""
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    async with listening() as listener:
+        await assert_serves(listener)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_contexts_are_bounded() -> None:

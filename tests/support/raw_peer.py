@@ -28,11 +28,13 @@ class Direction:
 
     def seal(self, plain: bytes) -> bytes:
         size = len(plain).to_bytes(4, "big")
-        return size + AESGCM(self.key).encrypt(self._nonce(), plain, size)
+        nonce = self._nonce()  # first: it may change the key
+        return size + AESGCM(self.key).encrypt(nonce, plain, size)
 
     def open(self, record: bytes) -> bytes:
         """Raises cryptography's InvalidTag."""
-        return AESGCM(self.key).decrypt(self._nonce(), record[4:], record[:4])
+        nonce = self._nonce()
+        return AESGCM(self.key).decrypt(nonce, record[4:], record[:4])
 
     def _nonce(self) -> bytes:
         if self.number == self.records_a_key:

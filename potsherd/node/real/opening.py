@@ -42,23 +42,23 @@ class Handshake:
     connection: ssl.SSLObject
     incoming: ssl.MemoryBIO
     outgoing: ssl.MemoryBIO
-    _records: int = field(default=0, init=False)
+    _others: int = field(default=0, init=False)
 
     def greet(self) -> tuple[bytes, bytes]:
         """The key of what we send, and the TLS record that tells it to the other side."""
-        said = sealing.greeting()
+        said = sealing.greeting(self.connection.get_channel_binding("tls-unique") or b"")
         self.connection.write(said)
         return sealing.greeted_key(said), self.outgoing.read()
 
     def greeted(self, record: memoryview) -> bytes | None:
         """Take a TLS record; the key of what the other side sends, once it has said so. Raises PeerError."""
-        self._records += 1
-        if self._records > GREETING_RECORDS_MAX:
-            raise PeerError("the peer does not say how it seals its stream")
         self.incoming.write(record)
         try:
             said = self.connection.read(sealing.GREETING_BYTES + 1)
         except ssl.SSLWantReadError:
+            self._others += 1
+            if self._others > GREETING_RECORDS_MAX:
+                raise PeerError("the peer does not say how it seals its stream") from None
             return None
         except ssl.SSLError as error:  # in TLS 1.3 a refusal is learnt here
             raise PeerError(f"the peer broke off: {error.reason}") from error

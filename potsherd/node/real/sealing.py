@@ -51,13 +51,20 @@ RECORD_MAX: Final = 256 << 10
 RECORDS_A_KEY = 1 << 20
 """Then the next key is derived: no key seals more than 2^38 bytes, where GCM is still far from its bounds."""
 
+_PERSON: Final = b"potsherd-stream"
 _PREFIX = struct.Struct(">I")
 _NONCE = struct.Struct(">IQ")
 
 
-def greeting() -> bytes:
-    """A fresh key for what we send, as it is told to the other side inside TLS."""
-    return bytes([SUITE]) + os.urandom(KEY_BYTES)
+def greeting(connection: bytes) -> bytes:
+    """A fresh key for what we send, as it is told to the other side inside TLS.
+
+    `connection` is something of this connection that the other side has a part in (Finished of TLS): a copy
+    of this machine that draws the same numbers must not seal two streams with one key.
+    """
+    drawn = os.urandom(KEY_BYTES)
+    key = hashlib.blake2b(connection, key=drawn, digest_size=KEY_BYTES, person=_PERSON)
+    return bytes([SUITE]) + key.digest()
 
 
 def greeted_key(said: bytes) -> bytes:
@@ -83,16 +90,17 @@ class _Direction:
         self._cipher = AESGCM(key)
         self._records = 0
 
-    def _next_nonce(self) -> bytes:
+    def _next(self) -> tuple[AESGCM, bytes]:
+        """Key and nonce of the next record: together, so that no nonce meets the key before or after."""
         if self._records == RECORDS_A_KEY:
             self._key = hashlib.blake2b(
-                key=self._key, digest_size=KEY_BYTES, person=b"potsherd-stream"
+                key=self._key, digest_size=KEY_BYTES, person=_PERSON
             ).digest()
             self._cipher = AESGCM(self._key)
             self._records = 0
         nonce = _NONCE.pack(0, self._records)
         self._records += 1
-        return nonce
+        return self._cipher, nonce
 
 
 class Sealer(_Direction):
@@ -102,9 +110,8 @@ class Sealer(_Direction):
         """Write the record of `plain` (at most RECORD_MAX bytes) to the start of `out`; its size."""
         end = plain.nbytes + OVERHEAD
         _PREFIX.pack_into(out, 0, plain.nbytes)
-        self._cipher.encrypt_into(
-            self._next_nonce(), plain, out[:PREFIX_BYTES], out[PREFIX_BYTES:end]
-        )
+        cipher, nonce = self._next()
+        cipher.encrypt_into(nonce, plain, out[:PREFIX_BYTES], out[PREFIX_BYTES:end])
         return end
 
 
@@ -116,9 +123,8 @@ class Opener(_Direction):
 
         Raises PeerError when the record is not the next one of the peer; then `plain` holds nothing of use.
         """
+        cipher, nonce = self._next()
         try:
-            self._cipher.decrypt_into(
-                self._next_nonce(), record[PREFIX_BYTES:], record[:PREFIX_BYTES], plain
-            )
+            cipher.decrypt_into(nonce, record[PREFIX_BYTES:], record[:PREFIX_BYTES], plain)
         except InvalidTag:
             raise PeerError("what came from the peer was changed on its way") from None

@@ -39,6 +39,9 @@ SPARE_BUFFERS_MAX = 4
 JOINED_BYTES_MAX = 16 << 10
 """What is smaller travels with its neighbours in one record: copying it is cheaper than a record of its own."""
 
+RECORDS_A_TURN = 4096
+"""Opened before the event loop goes on: a buffer full of records of one byte would keep it for 40 ms."""
+
 CLOSE_TIMEOUT_S = 10.0
 """How long `close` waits for the peer to take what is left; then it aborts."""
 
@@ -75,10 +78,10 @@ class SealedStream:
         self._peer_key = peer_key
         name = sock.getpeername()
         self._peer_address = Address(name[0], name[1])
-        self._handshake = handshake
+        self._handshake: Handshake | None = handshake  # until the peer's greeting is here
         key, self._greeting = handshake.greet()
         self._sealer = Sealer(key)
-        self._opener: Opener | None = None  # until the peer's greeting is here
+        self._opener: Opener | None = None  # from then on
         self._received = 0
         self._buffer: memoryview | None = None  # while there is something in it
         self._start = 0
@@ -88,6 +91,7 @@ class SealedStream:
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._writing = False
+        self._torn = False  # a write has begun, and has not ended well
         self._watching = False
         self._closing = False  # `close` waits for the peer
         self._finished = False  # nothing more comes in
@@ -113,7 +117,7 @@ class SealedStream:
 
     async def read_exactly(self, size: int) -> bytes:
         if size <= self._plain.nbytes:
-            found, self._plain = self._plain[:size], self._plain[size:]
+            found, self._plain = self._plain[:size], self._plain[size:] or _NOTHING
             return found.tobytes()
         buffer = bytearray(size)
         await self.read_into(memoryview(buffer))
@@ -124,9 +128,9 @@ class SealedStream:
             raise RuntimeError("two tasks read from one stream")
         self._target = buffer.cast("B")
         try:
-            self._open_records()
+            more = self._open_records()
             if self._target.nbytes:
-                if self._broken is not None:
+                if self._broken is not None and not more:
                     raise PeerError(self._broken)
                 self._reader = self._loop.create_future()
                 await self._reader
@@ -134,18 +138,15 @@ class SealedStream:
             self._target = self._reader = None
 
     async def write(self, *buffers: Buffer) -> None:
+        if self._writing:
+            raise RuntimeError("two tasks write to one stream")
+        if self._torn or self._broken is not None:
+            raise PeerError(self._broken or "an earlier write was broken off")
         out = _SPARE.take()
-        used = len(self._greeting)
-        out[:used], self._greeting = self._greeting, b""
-        self._writing = True
+        self._writing = self._torn = True
         try:
-            for part in _parts(buffers):
-                if used + part.nbytes + OVERHEAD > BUFFER_BYTES:
-                    await self._send(out[:used])
-                    used = 0
-                    await asyncio.sleep(0)  # ten streams of 4 MiB each would keep the loop for long
-                used += self._sealer.seal(part, out[used:])
-            await self._send(out[:used])
+            await self._write(buffers, out)
+            self._torn = False
         finally:
             self._writing = False
             _SPARE.give(out)
@@ -162,7 +163,6 @@ class SealedStream:
             self._note_end()
 
     async def close(self) -> None:
-        torn = self._writing  # another task has sent half of its records: no end may follow
         self._break("the stream was closed here")
         if not (self._closing or self._shut):
             self._closing = True
@@ -170,10 +170,10 @@ class SealedStream:
             self._watch()
             try:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    if not torn:
+                    if not self._torn:  # after half a message no orderly end may follow
                         await self._send_end()
                     self._socket.shutdown(socket.SHUT_WR)
-                    await self._ended
+                    await asyncio.shield(self._ended)
             except (TimeoutError, OSError, PeerError):
                 pass  # the peer is gone, or does not take what is left
             finally:
@@ -183,7 +183,7 @@ class SealedStream:
     # what comes in
 
     def _watch(self) -> None:
-        if not (self._watching or self._finished):
+        if not (self._watching or self._finished or self._shut):
             self._watching = True
             self._loop.add_reader(self._socket.fileno(), self._readable)
 
@@ -200,7 +200,7 @@ class SealedStream:
         try:
             size = self._socket.recv_into(room)
         except (BlockingIOError, InterruptedError):
-            self._make_room()
+            self._let_go()
         except OSError:
             self._finish("the connection broke")
         else:
@@ -236,29 +236,49 @@ class SealedStream:
     def _advance(self) -> None:
         """Give the reader what has come."""
         try:
-            self._open_records()
-        except PeerError as error:
-            self._break(error.message)
+            more = self._open_records()
+        except PeerError:
+            return  # the reader knows
         if self._reader is not None and self._target is not None and not self._target.nbytes:
             _wake(self._reader)
+        elif self._broken is not None and not more:
+            self._break(self._broken)
 
-    def _open_records(self) -> None:
-        """Open what is complete, as long as a reader wants it. Raises PeerError, once and for all."""
+    def _open_records(self) -> bool:
+        """Open what is complete, as long as a reader wants it; whether another turn will go on with it.
+
+        Raises PeerError, once and for all.
+        """
+        self._take_plain()
         try:
-            while self._target is not None and self._target.nbytes:
-                if self._plain.nbytes:
-                    size = min(self._plain.nbytes, self._target.nbytes)
-                    self._target[:size] = self._plain[:size]
-                    self._plain, self._target = self._plain[size:], self._target[size:]
-                elif (record := self._next_record()) is not None:
-                    self._open(record)
-                else:
+            for _ in range(RECORDS_A_TURN):
+                if self._target is None or not self._target.nbytes:
                     break
+                if (record := self._next_record()) is None:
+                    break
+                self._open(record)
+                self._take_plain()
+            else:  # until then nothing comes in, so that no end overtakes what is here already
+                self._unwatch()
+                self._loop.call_soon(self._advance)
+                return True
         except PeerError as error:
-            self._finish(error.message)
             self._drop_input()
+            self._finish(error.message)
             raise
-        self._make_room()
+        self._let_go()
+        if self._end - self._start < BUFFER_BYTES:
+            self._watch()
+        return False
+
+    def _take_plain(self) -> None:
+        """Give the reader what is left of an opened record, and let go of it when nothing is."""
+        if self._target is None or not self._plain.nbytes:
+            return
+        size = min(self._plain.nbytes, self._target.nbytes)
+        self._target[:size] = self._plain[:size]
+        self._target = self._target[size:]
+        self._plain = self._plain[size:] or _NOTHING
 
     def _open(self, record: memoryview) -> None:
         """Where it is wanted if it fits there."""
@@ -276,12 +296,13 @@ class SealedStream:
 
     def _next_record(self) -> memoryview | None:
         """Valid until the loop runs again."""
-        while self._opener is None:
-            greeting = self._whole(TLS_PREFIX_BYTES, tls_record_size)
-            if greeting is None:
+        while self._handshake is not None:
+            record = self._whole(TLS_PREFIX_BYTES, tls_record_size)
+            if record is None:
                 return None
-            key = self._handshake.greeted(greeting)
-            self._opener = None if key is None else Opener(key)
+            key = self._handshake.greeted(record)
+            if key is not None:
+                self._opener, self._handshake = Opener(key), None
         return self._whole(PREFIX_BYTES, record_size)
 
     def _whole(self, prefix: int, size_of: Callable[[memoryview], int]) -> memoryview | None:
@@ -294,23 +315,31 @@ class SealedStream:
         self._start += size
         return self._buffer[self._start - size : self._start]
 
-    def _make_room(self) -> None:
-        """Give an empty buffer to the next connection, and read on if there is room."""
-        if self._buffer is not None and self._start == self._end:
-            _SPARE.give(self._buffer)
-            self._buffer = None
+    def _let_go(self) -> None:
+        """Of the receive buffer when it is empty: the next connection fills it."""
+        if self._start == self._end:
             self._start = self._end = 0
-        if self._end - self._start < BUFFER_BYTES:
-            self._watch()
+            if self._buffer is not None:
+                _SPARE.give(self._buffer)
+                self._buffer = None
 
     def _drop_input(self) -> None:
         self._plain = _NOTHING
         self._start = self._end = 0
-        if self._buffer is not None:
-            _SPARE.give(self._buffer)
-            self._buffer = None
+        self._let_go()
 
     # what goes out
+
+    async def _write(self, buffers: tuple[Buffer, ...], out: memoryview) -> None:
+        used = len(self._greeting)
+        out[:used], self._greeting = self._greeting, b""
+        for part in _parts(buffers):
+            if used + part.nbytes + OVERHEAD > BUFFER_BYTES:
+                await self._send(out[:used])
+                used = 0
+                await asyncio.sleep(0)  # ten streams of 4 MiB each would keep the loop for long
+            used += self._sealer.seal(part, out[used:])
+        await self._send(out[:used])
 
     async def _send(self, data: memoryview) -> None:
         while True:
@@ -354,6 +383,7 @@ class SealedStream:
         """Nothing more comes in."""
         self._finished = True
         self._unwatch()
+        self._let_go()
         self._break(why)
         self._note_end()
 
@@ -375,12 +405,15 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 
 def _parts(buffers: tuple[Buffer, ...]) -> Iterator[memoryview]:
-    """What each record is to carry: small buffers together, large ones in pieces, nothing empty."""
+    """What each record is to carry: small buffers together, large ones in pieces.
+
+    Never nothing: an empty record says that the stream ends.
+    """
     small: list[memoryview] = []
     size = 0
     for buffer in buffers:
         rest = memoryview(buffer).cast("B")
-        if rest.nbytes < JOINED_BYTES_MAX:
+        if 0 < rest.nbytes < JOINED_BYTES_MAX:
             small.append(rest)
             size += rest.nbytes
         if small and (size >= JOINED_BYTES_MAX or rest.nbytes >= JOINED_BYTES_MAX):

@@ -9,6 +9,8 @@ the key (`proven_key`). Both sides ask for a certificate; names are not checked,
 There are no session tickets and no resumption, so each connection proves both keys anew. The network is
 named in ALPN: peers of different networks part before the first byte.
 
+TLS carries the handshake and one greeting each way (`opening`); what follows is sealed by `sealing`.
+
 Certificates are a function of the key: fixed dates (so that clock skew does not matter), the serial number
 a hash of the key, and Ed25519 signatures, which are deterministic.
 """

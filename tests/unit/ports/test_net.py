@@ -243,6 +243,24 @@ class NetContract:
 
         two.run(scenario())
 
+    def test_empty_buffers_among_others_are_nothing(self, two: Two) -> None:
+        """Not even an end, which is how a stream might say that it has nothing more."""
+        large, small = pattern(70_000), b"small"
+
+        async def scenario() -> None:
+            listener = await two.listen(echo)
+            stream = await two.dial(listener)
+            size = (2 * len(large) + len(small)).to_bytes(4, "big")
+            await stream.write()
+            await stream.write(b"")
+            await stream.write(b"", size, b"")
+            await stream.write(b"", large, b"", b"", large, b"", small, b"")
+            assert await stream.read_exactly(2 * len(large) + len(small)) == large * 2 + small
+            await stream.close()
+            await listener.close()
+
+        two.run(scenario())
+
     def test_buffer_may_change_once_write_has_returned(self, two: Two) -> None:
         async def scenario() -> None:
             listener = await two.listen(echo)
@@ -337,7 +355,11 @@ class NetContract:
                 await waiting
             with pytest.raises(PeerError):
                 await stream.write(b"x")
+            with pytest.raises(PeerError):
+                await stream.read_exactly(1)
             await stream.close()
+            with pytest.raises(PeerError):
+                await stream.read_into(memoryview(bytearray(5)))
             await asyncio.sleep(0.3)
             assert ends == ["peer"]
             await listener.close()
