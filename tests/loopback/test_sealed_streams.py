@@ -13,6 +13,8 @@ import ssl
 import tracemalloc
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from raw_peer import RECORD_MAX, Direction, RawPeer
 from stream_pairs import LONG, both, facing, identity, pattern, refused
 
@@ -215,7 +217,9 @@ async def test_bytes_that_dribble_in_one_by_one_are_read() -> None:
         assert await reading == b"abcd"
 
 
-async def test_many_records_of_one_byte_do_not_keep_the_loop() -> None:
+@pytest.mark.parametrize("noticed", [False, True])
+@pytest.mark.parametrize("more", [False, True])
+async def test_many_records_of_one_byte_do_not_keep_the_loop(noticed: bool, more: bool) -> None:
     """A full buffer holds 25,000 of them; the loop gets its turn in between."""
     async with facing() as (stream, raw):
         count = 20_000
@@ -238,9 +242,13 @@ async def test_many_records_of_one_byte_do_not_keep_the_loop() -> None:
         watching = asyncio.create_task(watch())
         await asyncio.sleep(0)
         raw.close()  # the end must not overtake what is still to be opened
-        while not stream._finished:
+        while noticed and not stream._finished:
             await asyncio.sleep(0.001)
-        assert await stream.read_exactly(count) == b"x" * count
+        if more:  # than there is
+            with pytest.raises(PeerError, match="ended early"):
+                await stream.read_exactly(count + 1)
+        else:
+            assert await stream.read_exactly(count) == b"x" * count
         watching.cancel()
         assert most <= 2 * streams.RECORDS_A_TURN < count
         await refused(stream, match="ended early")
@@ -260,6 +268,77 @@ async def test_stream_cut_anywhere_gives_what_is_whole_and_then_fails() -> None:
                 assert await stream.read_exactly(4) == b"torn"
             await refused(stream, 4, "ended early")
         cut += 1
+
+
+DAMAGE = st.lists(
+    st.tuples(
+        st.sampled_from(["flip", "cut", "insert", "repeat", "end"]),
+        st.integers(0, 2000),
+        st.binary(min_size=1, max_size=30),
+    ),
+    max_size=2,
+)
+
+
+def damaged(said: bytes, damage: list[tuple[str, int, bytes]]) -> bytes:
+    for kind, place, other in damage:
+        at = place % (len(said) or 1)
+        head, part, tail = said[:at], said[at : at + len(other)], said[at + len(other) :]
+        if kind == "flip":
+            part = bytes(a ^ b for a, b in zip(part, other, strict=False))
+        elif kind == "cut":
+            part = b""
+        elif kind == "insert":
+            part = other + part
+        elif kind == "repeat":
+            part += part
+        else:
+            part = tail = b""
+        said = head + part + tail
+    return said
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    plains=st.lists(st.binary(min_size=1, max_size=60), max_size=8),
+    damage=DAMAGE,
+    steps=st.lists(st.integers(1, 90), min_size=1, max_size=4),
+    reads=st.lists(st.integers(1, 70), min_size=1, max_size=4),
+)
+def test_whatever_comes_a_reader_gets_what_was_said_or_an_error(
+    plains: list[bytes], damage: list[tuple[str, int, bytes]], steps: list[int], reads: list[int]
+) -> None:
+    """Never other bytes, never another exception, never one in the loop."""
+
+    async def send(raw: RawPeer) -> None:
+        whole = raw.greeting() + b"".join(map(raw.ours.seal, plains))
+        said = damaged(whole, damage)
+        at = turn = 0
+        while at < len(said):
+            step = steps[turn % len(steps)]
+            with contextlib.suppress(ConnectionError):
+                await raw.send(said[at : at + step])
+            at, turn = at + step, turn + 1
+            await asyncio.sleep(0)
+        raw.close()
+
+    async def scenario() -> bytes:
+        async with facing() as (stream, raw):
+            sending = asyncio.create_task(send(raw))
+            found = b""
+            with pytest.raises(PeerError):
+                for turn in range(1000):
+                    found += await stream.read_exactly(reads[turn % len(reads)])
+            await refused(stream)
+            await sending
+            return found
+
+    with asyncio.Runner() as runner:
+        found = runner.run(scenario())
+    expected = b"".join(plains)
+    assert expected.startswith(found)
+    if not damage:
+        assert len(expected) - len(found) < max(reads)
 
 
 async def test_what_came_before_the_end_is_read_after_it() -> None:

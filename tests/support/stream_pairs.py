@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -49,6 +50,13 @@ def connected() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
+def noted_failures() -> list[dict[str, Any]]:
+    """What the loop is going to complain of; a stream gives it no reason to."""
+    noted: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: noted.append(what))
+    return noted
+
+
 def left_over() -> tuple[int, int]:
     """Open descriptors, and those that the loop watches (where it lets one look)."""
     selector = getattr(asyncio.get_running_loop(), "_selector", None)
@@ -67,6 +75,7 @@ async def facing(
     server: ssl.SSLContext | None = None,
 ) -> AsyncIterator[tuple[SealedStream, RawPeer]]:
     """A stream, and a raw peer (the server when it is given a context) that has greeted nobody yet."""
+    failures = noted_failures()
     before = left_over()
     ours, theirs = connected()
     other = server or context(ssl.PROTOCOL_TLS_CLIENT)
@@ -81,11 +90,13 @@ async def facing(
         raw.close()
     await asyncio.sleep(0)
     assert left_over() == before
+    assert failures == []
 
 
 @contextlib.asynccontextmanager
 async def both() -> AsyncIterator[tuple[SealedStream, SealedStream]]:
     """Two streams that face each other."""
+    failures = noted_failures()
     before = left_over()
     ours, theirs = connected()
     pair = await asyncio.gather(
@@ -98,6 +109,7 @@ async def both() -> AsyncIterator[tuple[SealedStream, SealedStream]]:
             stream.abort()
     await asyncio.sleep(0)
     assert left_over() == before
+    assert failures == []
 
 
 def pattern(size: int, seed: int = 1) -> bytes:

@@ -207,7 +207,9 @@ class SealedStream:
             self._received += size
             if not size:
                 self._finish("the stream ended early")
-            elif not self._closing:
+            elif self._closing:
+                self._let_go()
+            else:
                 self._end += size
                 self._advance()
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potsherd.errors import PeerError
-from potsherd.node.real import sealing
+from potsherd.node.real import opening, sealing, streams
 from potsherd.node.real.opening import TLS_PREFIX_BYTES, tls_record_size
 from potsherd.node.real.sealing import (
     OVERHEAD,
@@ -109,6 +109,24 @@ def test_sealer_and_opener_make_the_vectors() -> None:
         assert matches(VECTORS[name], record)
         assert unseal(opener, record) == rule(VECTORS[name]["size"])
     assert sealer._key.hex() == opener._key.hex() == VECTORS["next_key"]
+
+
+def test_bounds_are_those_of_the_page() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "spec" / "streams.md").read_text()
+    limits = page[page.index("## Limits") : page.index("## What each")]
+    bounds = {
+        "a TLS record": opening.TLS_RECORD_MAX,
+        "TLS records before the greeting": opening.GREETING_RECORDS_MAX,
+        "a record carries": RECORD_MAX,
+        "received and not yet read": streams.BUFFER_BYTES,
+        "sealed and not yet taken by the kernel": streams.BUFFER_BYTES,
+        "records opened before other work has a turn": streams.RECORDS_A_TURN,
+    }
+    for what, value in bounds.items():
+        assert f"| {what} | {value:,} " in limits, what
+    assert f"| silence of a peer with data under way | {streams.SILENCE_MAX_S} s " in limits
+    assert f"| closing | {streams.CLOSE_TIMEOUT_S:g} s " in limits
+    assert sealing.RECORDS_A_KEY == 2**20
 
 
 # the greeting
