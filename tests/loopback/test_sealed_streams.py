@@ -384,11 +384,37 @@ async def test_reading_goes_on_after_the_buffer_was_full() -> None:
         await sending
 
 
-async def test_streams_that_have_read_everything_hold_nothing() -> None:
+@pytest.mark.parametrize("there", [0, 1, 2, 3, 4, 5, 19])
+async def test_record_that_begins_at_the_very_end_of_the_buffer_is_read(there: int) -> None:
+    """So many bytes of it fit when everything before it waits for a reader."""
+    async with facing() as (stream, raw):
+        greeting = raw.greeting()
+        plains = [bytes(200_000), bytes(200_000)]
+        before = len(greeting) + 400_000 + 3 * OVERHEAD
+        plains.append(bytes(streams.BUFFER_BYTES - there - before))
+        plains.append(b"last")
+        said = pattern(sum(map(len, plains[:3]))) + b"last"
+        at, whole = 0, greeting
+        for plain in plains:
+            whole += raw.ours.seal(said[at : at + len(plain)])
+            at += len(plain)
+        sending = asyncio.create_task(raw.send(whole))
+        while stream._end < streams.BUFFER_BYTES:
+            await asyncio.sleep(0.001)
+        assert await stream.read_exactly(len(said) - 4) == said[:-4]
+        assert await stream.read_exactly(4) == b"last"
+        await sending
+
+
+@pytest.mark.parametrize("into", [False, True])
+async def test_streams_that_have_read_everything_hold_nothing(into: bool) -> None:
     async with facing() as (stream, raw):
         await raw.send(raw.greeting() + raw.ours.seal(bytes(RECORD_MAX)))
         for _ in range(4):  # less than a record at a time, so that it is not opened in place
-            await stream.read_exactly(RECORD_MAX // 4)
+            if into:
+                await stream.read_into(memoryview(bytearray(RECORD_MAX // 4)))
+            else:
+                await stream.read_exactly(RECORD_MAX // 4)
         assert stream._buffer is None
         assert stream._plain is streams._NOTHING
         raw.close()

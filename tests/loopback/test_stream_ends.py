@@ -145,7 +145,11 @@ async def test_close_says_so_in_a_record_and_waits_for_the_other_side() -> None:
         assert [await raw.read_record(), await raw.read_record()] == [b"last", b""]
         assert await raw.ended()
         assert not closing.done()
+        before = stream.received
         await raw.send(raw.greeting() + raw.ours.seal(bytes(RECORD_MAX)))  # discarded
+        while stream.received - before < RECORD_MAX:
+            await asyncio.sleep(0.001)
+        assert stream._buffer is None
         raw.close()
         await closing
         await refused(stream, match="closed here")
