@@ -20,8 +20,9 @@ from potsherd.erasure.layout import STANDARD as STANDARD_LIMITS
 from potsherd.erasure.layout import Geometry, Limits
 from potsherd.erasure.segment import StreamPart
 from potsherd.errors import UsageError
+from potsherd.node.finding import find_entry
 from potsherd.node.pusher import CommittedSegment, PushPlan, SegmentPusher
-from potsherd.node.reader import SegmentReader, find_entry
+from potsherd.node.reader import SegmentReader
 from potsherd.node.session import Session
 from potsherd.ports import Address
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from typing import Any
 
-__all__ = ["SLOWEST_BYTES_S", "time_for", "while_it_comes"]
+from potsherd.errors import PotsherdError
+
+__all__ = ["SLOWEST_BYTES_S", "one_succeeds", "time_for", "while_it_comes"]
 
 SLOWEST_BYTES_S = 8 << 10
 """From a peer that sends less than this, on an average over the time one waits in silence, one expects nothing."""
@@ -73,3 +77,37 @@ class _Watch:
         if self._timer is not None:
             self._timer.cancel()
         self.limit = self._timer = None
+
+
+async def one_succeeds(
+    attempts: Iterable[Callable[[], Coroutine[Any, Any, None]]], *, at_once: int, pause_s: float
+) -> bool:
+    """Whether one of the attempts ends without PotsherdError or TimeoutError; the others are ended then.
+
+    `at_once` of them are begun, one more for each that fails, and all when none has succeeded for `pause_s`.
+    """
+    waiting = deque(attempts)
+    running: set[asyncio.Future[None]] = set()
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                running.add(asyncio.ensure_future(waiting.popleft()()))
+            done, _ = await asyncio.wait(
+                running,
+                timeout=pause_s if waiting else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if not done:
+                at_once = len(waiting) + len(running)
+            for task in done:
+                running.remove(task)
+                error = task.exception()
+                if error is None:
+                    return True
+                if not isinstance(error, (PotsherdError, TimeoutError)):
+                    raise error
+        return False
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import FIRST_COMPLETED
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 
-from potsherd.crypto.eris import ReadCapability
-from potsherd.crypto.hashing import entry_locator
+from potsherd.dht import Announcement
 from potsherd.erasure.descriptor import Descriptor, Entry
 from potsherd.errors import (
     IntegrityError,
@@ -37,11 +37,11 @@ from potsherd.node.cells import (
 )
 from potsherd.node.client import Peer
 from potsherd.node.holders import Holder, HolderTable
-from potsherd.node.patience import SLOWEST_BYTES_S, while_it_comes
+from potsherd.node.patience import SLOWEST_BYTES_S, one_succeeds, while_it_comes
 from potsherd.node.session import Session
 from potsherd.ports import Buffer
 
-__all__ = ["Holder", "Proven", "ProvenCells", "SegmentReader", "find_entry", "probe"]
+__all__ = ["Holder", "Proven", "ProvenCells", "SegmentReader", "probe"]
 
 HEDGE_S = 1.5
 """A column that has not answered by then is rebuilt from others at the same time, unless all are as slow."""
@@ -51,47 +51,15 @@ READ_TIMEOUT_S = 20.0
 """A holder from which nothing has come for so long counts as away for this reader."""
 AWAY_S = 60.0
 """How long a reader passes over a holder that failed, before it tries again."""
+ASKED_AT_ONCE = 3
+"""Holders asked for descriptor and roster at first, those of the lowest indices: a reader needs them anyway."""
+ASKED_PAUSE_S = 0.5
+"""When none of them has answered by then, all that are known are asked."""
 LOCATE_ROUNDS = 3
 """Times that the roster is asked for before a segment counts as not found."""
 LOCATE_PAUSE_S = 1.0
 ROSTERS_MAX = 32
 """Nodes asked for their rosters when the first one names too few holders."""
-
-
-async def find_entry(
-    session: Session, capability: ReadCapability
-) -> AsyncIterator[tuple[SegmentReader, Entry]]:
-    """Segments that claim to end with this capability's root page, each located, and where it lies.
-
-    They are candidates: the caller tries the next when a root block does not verify. Raises
-    NotFoundError when nobody announces one, NotEnoughShards when nobody who does answers.
-    """
-    locator = entry_locator(capability.root_reference, capability.root_key)
-    announced = await session.announcements(locator)
-    seen: set[bytes] = set()
-    found = False
-    for announcement in announced:
-        if announcement.segment in seen:
-            continue
-        seen.add(announcement.segment)
-        reader = SegmentReader(session, announcement.segment, locator)
-        with suppress(NotFoundError, NotEnoughShards):
-            await reader.locate()
-            entry = reader.entry
-            if entry is not None and entry.locator == locator:
-                found = True
-                yield reader, entry
-    if found:
-        return
-    if announced:
-        raise NotEnoughShards(
-            "the nodes that announced this dataset do not answer",
-            remedy="wait for them to come back (`potsherd peers` shows who answers)",
-        )
-    raise NotFoundError(
-        "no node of this network knows that dataset",
-        remedy="check the network (`potsherd config show`) and that nodes answer (`potsherd peers`)",
-    )
 
 
 class SegmentReader:
@@ -100,11 +68,20 @@ class SegmentReader:
     `key` is where its holders announce it: the placement key, or for an entry segment the locator.
     """
 
-    def __init__(self, session: Session, segment_id: bytes, key: bytes) -> None:
+    def __init__(
+        self,
+        session: Session,
+        segment_id: bytes,
+        key: bytes,
+        *,
+        announced: Sequence[Announcement] = (),
+    ) -> None:
+        """`announced`: what has just been found there, so that it is not looked up again."""
         self.segment_id = segment_id
         self._session = session
         self._env = session.env
         self._key = key
+        self._announced = announced
         self._descriptor: Descriptor | None = None
         self._holders: dict[int, list[Holder]] = {}
         self._table = HolderTable()
@@ -169,9 +146,8 @@ class SegmentReader:
         for attempt in range(LOCATE_ROUNDS):
             if attempt:
                 await asyncio.sleep(LOCATE_PAUSE_S)
-            announced = await self._session.announcements(self._key)
-            nodes = {a.node_key: None for a in announced if a.segment == self.segment_id}
-            if await self._ask(list(nodes)):
+            nodes = await self._announcers()
+            if await self._ask(nodes):
                 return
             # Nobody who announced answers: a holder was drawn from the donors near the key.
             near = await self._session.donors(self._key, 64)
@@ -179,19 +155,17 @@ class SegmentReader:
                 return
         raise NotFoundError(f"no holder of segment {self.segment_id.hex()[:16]} answers")
 
+    async def _announcers(self) -> list[bytes]:
+        """Who announces the segment, the lowest indices first."""
+        announced, self._announced = self._announced, ()
+        announced = announced or await self._session.announcements(self._key)
+        own = (a for a in announced if a.segment == self.segment_id)
+        return list(dict.fromkeys(a.node_key for a in sorted(own, key=lambda a: a.index)))
+
     async def _ask(self, nodes: Sequence[bytes]) -> bool:
-        """Take descriptor and roster from the first nodes that give them."""
-        tasks = [asyncio.ensure_future(self._introduce(key)) for key in nodes]
-        try:
-            for task in asyncio.as_completed(tasks):
-                with suppress(PotsherdError, TimeoutError):
-                    await task
-                    return True
-        finally:
-            for pending in tasks:
-                pending.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        return False
+        """Take descriptor and roster from the first of these nodes that gives them."""
+        attempts = [partial(self._introduce, key) for key in nodes]
+        return await one_succeeds(attempts, at_once=ASKED_AT_ONCE, pause_s=ASKED_PAUSE_S)
 
     async def _introduce(self, key: bytes) -> None:
         async with asyncio.timeout(READ_TIMEOUT_S):
@@ -216,8 +190,7 @@ class SegmentReader:
         if self._descriptor is None:
             await self.locate()
         before = {holder for holders in self._holders.values() for holder in holders}
-        announced = await self._session.announcements(self._key)
-        nodes = {a.node_key: None for a in announced if a.segment == self.segment_id}
+        nodes = dict.fromkeys(await self._announcers())
         nodes |= {holder.key: None for holder in sorted(before, key=lambda h: h.index)}
         asked = [key for key in nodes if key not in self._told][:ROSTERS_MAX]
         outcomes = await asyncio.gather(*map(self._introduce, asked), return_exceptions=True)

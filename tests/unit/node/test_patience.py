@@ -8,7 +8,8 @@ import weakref
 
 import pytest
 
-from potsherd.node.patience import SLOWEST_BYTES_S, time_for, while_it_comes
+from potsherd.errors import PeerError
+from potsherd.node.patience import SLOWEST_BYTES_S, one_succeeds, time_for, while_it_comes
 from potsherd.simulations.world.loop import VirtualLoop
 
 SILENCE_S = 20.0
@@ -103,3 +104,55 @@ async def test_what_was_waited_for_is_freed_without_a_collection_of_garbage() ->
         assert [answer() for answer in alive] == [None, None]
     finally:
         gc.enable()
+
+
+def tried(outcomes: list[tuple[float, bool]]) -> tuple[bool, float, list[int], list[int]]:
+    """Three at once, 1 s of patience, attempts that end after (seconds, well): outcome, time, begun, broken off."""
+    begun: list[int] = []
+    broken: list[int] = []
+
+    async def attempt(number: int) -> None:
+        begun.append(number)
+        seconds, well = outcomes[number]
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            broken.append(number)
+            raise
+        if not well:
+            raise PeerError("no")
+
+    async def scenario() -> tuple[bool, float]:
+        loop = asyncio.get_running_loop()
+        attempts = [lambda number=number: attempt(number) for number in range(len(outcomes))]
+        found = await one_succeeds(attempts, at_once=3, pause_s=1.0)
+        return found, loop.time()
+
+    return *VirtualLoop().run_until_complete(scenario()), begun, broken
+
+
+def test_while_one_of_the_first_answers_nobody_else_is_asked() -> None:
+    assert tried([(0.5, True), (0.6, True), (0.7, True), (0.1, True)]) == (
+        True,
+        0.5,
+        [0, 1, 2],
+        [1, 2],
+    )
+
+
+def test_for_each_that_fails_one_more_is_asked() -> None:
+    found, when, begun, broken = tried(
+        [(0.1, False), (0.9, True), (0.2, False), *[(0.5, True)] * 5]
+    )
+    assert (found, begun, broken) == (True, [0, 1, 2, 3, 4], [1, 4])
+    assert when == pytest.approx(0.6)
+
+
+def test_when_nobody_answers_in_time_all_are_asked() -> None:
+    found, when, begun, _ = tried([*[(60.0, True)] * 6, (0.5, True)])
+    assert (found, when, begun) == (True, 1.5, list(range(7)))
+
+
+def test_when_all_fail_it_has_failed() -> None:
+    assert tried([(2.0, False)] * 7)[:2] == (False, 3.0)
+    assert tried([])[:2] == (False, 0.0)
