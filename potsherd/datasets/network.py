@@ -68,6 +68,7 @@ class NetworkSink:
         self._limits = limits
         self._pusher: SegmentPusher | None = None
         self._number = 0
+        self._sharing: asyncio.Task[None] | None = None
         self.committed: dict[int, CommittedSegment] = {}
         """Segments of this run, by number."""
 
@@ -108,13 +109,25 @@ class NetworkSink:
     ) -> bytes:
         """See SegmentSink."""
         named = Entry(*entry) if entry is not None else None
-        committed = await self._current().commit(stream_length=stream_length, entry=named)
+        pusher = self._current()
+        committed = await pusher.commit(stream_length=stream_length, entry=named)
         self._pusher = None
         self.committed[self._number] = committed
+        await self.shared()  # of the segment before: never more than one
+        self._sharing = asyncio.create_task(pusher.share_roster(committed))
         return committed.segment_id
+
+    async def shared(self) -> None:
+        """Wait until holders have been told of each other, which goes on beside what follows a commit."""
+        if self._sharing is not None:
+            sharing, self._sharing = self._sharing, None
+            await sharing
 
     async def close(self, *, give_up: bool) -> None:
         """After an error: stop; with `give_up` the stages are freed too, else they wait to be resumed."""
+        if self._sharing is not None:
+            self._sharing.cancel()
+            await asyncio.gather(self._sharing, return_exceptions=True)
         if self._pusher is not None:
             pusher, self._pusher = self._pusher, None
             await (pusher.abort() if give_up else pusher.close())

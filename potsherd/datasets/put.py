@@ -207,6 +207,8 @@ class _Run:
         )
 
     async def run(self) -> PutResult:
+        if not self._plan.small:
+            await self.writer.begin_early()
         await self._files.run(SMALL_CONTENT_BYTES)
         capability = await self._pages.run(self._files, self._bytes_max)
         await self.writer.settle()

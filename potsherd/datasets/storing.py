@@ -416,7 +416,7 @@ class _Put:
             self.env, self.desk.spool, self.summary, sink, settings, on_progress=self._progress
         )
         holders = await sink.holders(result.segments)
-        await self._finish(keys, result, holders)
+        await self._finish(keys, result, holders, sink)
         record = self._archive(result)
         segments = self._segments(result, holders)
         await self.env.offload(library.add_archive, dataset.number, record, segments)
@@ -426,19 +426,28 @@ class _Put:
         return _Stored(dataset, result, holders, tuple(sorted(compromises)))
 
     async def _finish(
-        self, keys: DatasetKeys, result: local.PutResult, holders: ArchiveHolders
+        self,
+        keys: DatasetKeys,
+        result: local.PutResult,
+        holders: ArchiveHolders,
+        sink: NetworkSink,
     ) -> None:
-        """Lease, head, announcements; all the same bytes again when a run goes on."""
+        """Lease and head, then announcements; all the same bytes again when a run goes on."""
         number, signed = await self.env.offload(self._head, keys, result)
         finisher = Finisher(self.session, keys, holders)
-        await finisher.lease(
+        lease = finisher.lease(
             number=0,
             total_bytes=result.stream_bytes,
             until=await self._until(),
             sequence=number,
             keepers=self.options.keepers,
         )
-        await finisher.head(signed)
+        outcomes = await asyncio.gather(
+            lease, finisher.head(signed), sink.shared(), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
         await finisher.announce()
 
     def _head(self, keys: DatasetKeys, result: local.PutResult) -> tuple[int, bytes]:

@@ -93,6 +93,14 @@ class StreamWriter:
         self._rows = 0
         self._flight: asyncio.Task[None] | None = None
 
+    async def begin_early(self) -> None:
+        """Begin the first segment before its bytes are there, so that holders are met while these are encoded.
+
+        Only for a stream that is not small; does nothing when an earlier try has committed a segment.
+        """
+        if not self._skip and self._open is None:
+            await self._begin(0, ())
+
     async def write(
         self,
         steps: Sequence[Step],

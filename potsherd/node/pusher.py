@@ -145,7 +145,7 @@ class _Slot:
 
 
 class SegmentPusher:
-    """Sends one segment. Calls in order: `open`, `push_rows` …, `commit`; `abort` at any time."""
+    """Sends one segment. Calls in order: `open`, `push_rows` …, `commit`, `share_roster`; `abort` at any time."""
 
     def __init__(self, session: Session, plan: PushPlan) -> None:
         self._session = session
@@ -442,7 +442,6 @@ class SegmentPusher:
         await self._gather_until_enough(lambda slot: self._commit_slot(slot, descriptor, signed))
         stored = self._stored()
         self._require(len(stored), "acknowledged")
-        await self._share_roster(descriptor, stored)
         await self.close()
         return CommittedSegment(descriptor.segment_id, descriptor, stored, self._compromises)
 
@@ -512,14 +511,14 @@ class SegmentPusher:
             if s.entry is not None and s.candidate is not None and s.peer is not None
         )
 
-    async def _share_roster(self, descriptor: Descriptor, stored: Sequence[StoredShard]) -> None:
-        """Tell every holder of all the others; one that misses it learns from the rest."""
-        holders = [(s.entry, s.address) for s in stored]
+    async def share_roster(self, committed: CommittedSegment) -> None:
+        """Tell every holder of all the others, after `commit`; one that misses it learns from the rest."""
+        holders = [(s.entry, s.address) for s in committed.shards]
 
         async def share(slot: _Slot) -> None:
             if slot.peer is not None and slot.entry is not None:
                 with suppress(PotsherdError):
-                    await slot.peer.merge_roster(descriptor.segment_id, holders)
+                    await slot.peer.merge_roster(committed.segment_id, holders)
 
         await asyncio.gather(*(share(slot) for slot in self._slots))
 

@@ -37,6 +37,8 @@ COUNTED_DONORS_MAX = 200
 """Networks of fewer donors are counted, larger ones estimated."""
 NEAR_DONORS = 64
 """Donors looked through for a node of which nothing but its key is known."""
+COUNTED_FRESH_S = 5.0
+"""Seconds for which those who were counted, when these were all, are the donors near any key too."""
 FAILED_DIALS_MAX = 16
 """Failed dials of one address in DIAL_WINDOW_S; then it is left alone until the window ends."""
 DIAL_WINDOW_S = 60.0
@@ -161,6 +163,7 @@ class Session:
         self._dead = _Dead(env.monotonic)
         # A client's life is short, and it reads much; a node reads little, and has to stay small.
         self._answers = AnswerBuffers(0 if is_donor else ANSWER_BYTES_MAX)
+        self._counted: tuple[float, list[Presence]] = (float("-inf"), [])
         self._closed = False
 
     @classmethod
@@ -232,7 +235,7 @@ class Session:
 
     async def donors(self, target: bytes, count: int) -> list[Candidate]:
         """Up to `count` donors nearest to `target` (20 bytes), this node not among them."""
-        presences = await self.dht.pool(target, count)
+        presences = self._counted_near(target, count) or await self.dht.pool(target, count)
         for presence in presences:
             self._directory.learn(presence.key, presence.dht_id, presence.address)
         found = [self._candidate(p) for p in presences if p.key != self.identity.key]
@@ -240,6 +243,15 @@ class Session:
             for candidate in found:
                 self._noted(candidate)
         return found
+
+    def _counted_near(self, target: bytes, count: int) -> list[Presence]:
+        """The same out of all donors, when these have just been counted; none otherwise."""
+        when, presences = self._counted
+        if self.env.monotonic() - when > COUNTED_FRESH_S:
+            return []
+        middle = int.from_bytes(target, "big")
+        presences.sort(key=lambda p: int.from_bytes(p.dht_id, "big") ^ middle)
+        return presences[:count]
 
     def _candidate(self, presence: Presence) -> Candidate:
         return Candidate(
@@ -265,6 +277,7 @@ class Session:
         target = self.env.rng.randbytes(20)
         presences = await self.dht.pool(target, COUNTED_DONORS_MAX)
         if len(presences) < COUNTED_DONORS_MAX:
+            self._counted = self.env.monotonic(), presences
             missed = self._is_donor and all(p.key != self.identity.key for p in presences)
             return len(presences) + missed
         # the m-th nearest of N random ids lies at about m/N of the id space

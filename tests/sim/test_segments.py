@@ -45,7 +45,9 @@ async def push(session: Session, stream: bytes, *, batch_rows: int = 8) -> Commi
     step = batch_rows * K * CELL_SIZE
     for start in range(0, len(stream), step):
         await pusher.push_rows(stream[start : start + step])
-    return await pusher.commit(stream_length=len(stream), entry=None)
+    committed = await pusher.commit(stream_length=len(stream), entry=None)
+    await pusher.share_roster(committed)
+    return committed
 
 
 def reader_of(session: Session, committed: CommittedSegment) -> SegmentReader:
