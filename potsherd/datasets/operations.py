@@ -5,26 +5,31 @@
         archive = await open_dataset(context, capability)
 
 Every function takes a `Context`; reports are frozen and say what was measured, not what was hoped.
+What a name needs is imported when it is first asked for: a command needs one verb, and starts sooner.
 """
 
 from __future__ import annotations
 
-from potsherd.datasets.context import Context, connect
-from potsherd.datasets.repairing import RepairReport, repair
-from potsherd.datasets.retrieving import (
-    Listed,
-    StatReport,
-    VerifyReport,
-    cat,
-    get,
-    ls,
-    ls_many,
-    open_dataset,
-    recover,
-    stat,
-    verify,
-)
-from potsherd.datasets.storing import PutOptions, PutReport, choose_code, put
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from potsherd.datasets.context import Context, connect
+    from potsherd.datasets.repairing import RepairReport, repair
+    from potsherd.datasets.retrieving import (
+        Listed,
+        StatReport,
+        VerifyReport,
+        cat,
+        get,
+        ls,
+        ls_many,
+        open_dataset,
+        recover,
+        stat,
+        verify,
+    )
+    from potsherd.datasets.storing import PutOptions, PutReport, choose_code, put
 
 __all__ = [
     "Context",
@@ -47,3 +52,23 @@ __all__ = [
     "stat",
     "verify",
 ]
+
+_ELSEWHERE = {
+    "Context": "context",
+    "connect": "context",
+    "RepairReport": "repairing",
+    "repair": "repairing",
+    "PutOptions": "storing",
+    "PutReport": "storing",
+    "choose_code": "storing",
+    "put": "storing",
+}
+"""Modules of this package by name; the others stand in `retrieving`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"potsherd.datasets.{_ELSEWHERE.get(name, 'retrieving')}")
+    found = globals()[name] = getattr(module, name)
+    return found
