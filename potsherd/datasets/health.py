@@ -167,8 +167,12 @@ async def examine(
     *,
     deep: bool = False,
     progress: Callable[[int], None] | None = None,
+    reader_of: Callable[[SegmentRef], SegmentReader] | None = None,
 ) -> Health:
-    """Ask all holders of all segments; `progress` is called with the number of segments done."""
+    """Ask all holders of all segments; `progress` is called with the number of segments done.
+
+    `reader_of` gives readers of this call's own; without it descriptor and holders are looked up.
+    """
     gate = asyncio.Semaphore(SEGMENTS_AT_ONCE)
     prove = _Deep(session) if deep else _Sampled(session)
     done = 0
@@ -176,7 +180,8 @@ async def examine(
     async def one(name: SegmentRef) -> SegmentHealth:
         nonlocal done
         async with gate:
-            found = await _segment(session, name, prove)
+            reader = reader_of(name) if reader_of is not None else _new_reader(session, name)
+            found = await _segment(session, name, reader, prove)
         done += 1
         if progress is not None:
             progress(done)
@@ -186,8 +191,13 @@ async def examine(
     return Health(tuple(found), int(session.env.utc()), deep)
 
 
-async def _segment(session: Session, name: SegmentRef, prove: _Prover) -> SegmentHealth:
-    reader = SegmentReader(session, name.segment_id, name.placement_key)
+def _new_reader(session: Session, name: SegmentRef) -> SegmentReader:
+    return SegmentReader(session, name.segment_id, name.placement_key)
+
+
+async def _segment(
+    session: Session, name: SegmentRef, reader: SegmentReader, prove: _Prover
+) -> SegmentHealth:
     try:
         await reader.locate()
     except NotFoundError:
