@@ -206,6 +206,13 @@ async def _segment(
         with suppress(PotsherdError):  # one roster may be short
             await reader.ask_others()
     d, troubles = reader.descriptor, await prove(reader)
+    if any(isinstance(error, NotFoundError) for error in troubles.values()):
+        # Who says that it has let go of its piece may have told others than the one whose roster was read.
+        known = set(troubles)
+        with suppress(PotsherdError):
+            await reader.ask_others()
+        if known != {holder for found in reader.holders.values() for holder in found}:
+            troubles = await prove(reader)
     found = [
         ShardHealth(holder.index, holder.key, holder.address, error is None, _trouble(error))
         for holder, error in troubles.items()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from node_town import Town, in_town, push_one
 
+from potsherd.datasets.health import examine
+from potsherd.datasets.manifest import SegmentRef
 from potsherd.node.reader import SegmentReader
 from potsherd.node.testing import HandMade
 
@@ -47,5 +50,32 @@ def test_short_rosters_put_together_name_everybody() -> None:
             assert bytes(await reader.read(0, len(made.stream))) == made.stream
             assert await reader.ask_others() is False
             assert sorted(reader.holders) == [0, 1, 2, 3]
+
+    in_town(6, scenario)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_verify_asks_on_when_a_holder_has_let_go(deep: bool) -> None:
+    """A node died between handing its piece over and telling everybody; the first roster is of who was not told."""
+
+    async def scenario(town: Town) -> None:
+        made = town.made(300_000, k=2, n=4)
+        await held_by(town, made, [1, 2, 3, 4], tells={1, 2, 3, 4})
+        leaver = town.nodes[4]
+        async with await town.session() as session:
+            receipt = await push_one(session, made, 3, town.key(5))
+            released = await leaver._rosters.sign(made.segment_id, 3, held=False)
+            await leaver.store.drop(made.segment_id, "moved", "")
+            told = await session.peer(town.key(1), town.address(1))
+            hints = [(receipt, town.address(5)), (released, None)]
+            await told.merge_roster(made.segment_id, hints)
+        await town.nodes[2].announce_asked(await town.nodes[2].store.segments())
+        name = SegmentRef(made.segment_id, made.descriptor.placement_key, 2, 4)
+        async with await town.session() as session:
+            [health] = (await examine(session, [name], deep=deep)).segments
+            assert [(shard.index, shard.live) for shard in health.shards] == [
+                (index, True) for index in range(4)
+            ]
+            assert health.shards[3].key == town.key(5)
 
     in_town(6, scenario)
