@@ -88,6 +88,11 @@ class Bench:
         finally:
             shutil.rmtree(copy)
 
+    def all_live(self, name: str) -> bool:
+        """Whether every piece that a reader is told of is there."""
+        _, [segment] = self.cli.verify(name, "--deep")
+        return all(piece["live"] for piece in segment["pieces"])
+
     def check_pieces(self, name: str, indices: int) -> None:
         """Every piece that any holder has signed for is proven cell by cell, none twice on a node."""
         _, [segment] = self.cli.verify(name, "--deep")
@@ -224,6 +229,8 @@ def move(bench: Bench, at: str) -> list[str]:
         assert leaves() or not accepted
         if leaves():
             wait_for("it has left", ended)
+    # It tells the others after it has let go. Where it died in between they find out by themselves, in seconds.
+    wait_for("all holders know", lambda: bench.all_live(name))
     bench.check_pieces(name, NODES - 1)
     victim("node", "resume")
     return steps
