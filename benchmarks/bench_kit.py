@@ -246,7 +246,11 @@ class Lab:
 def _environment(folder: Path, home: Path, *, plain: bool) -> dict[str, str]:
     # Modules that are there but cannot be imported: nearer to "not installed" than any switch of ours.
     paths = [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
+    own: dict[str, str] = {}
     if plain:
+        own["XDG_CACHE_HOME"] = str(
+            folder / "cache"
+        )  # no kernels that somebody has compiled before
         hidden = folder / "hidden"
         hidden.mkdir(parents=True)
         for name in ("llvmlite", "uvloop"):
@@ -255,7 +259,8 @@ def _environment(folder: Path, home: Path, *, plain: bool) -> dict[str, str]:
     kept = {
         k: v for k, v in os.environ.items() if not k.startswith(("POTSHERD_", "PYTHONDONTWRITE"))
     }
-    return {**kept, "POTSHERD_HOME": str(home), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    own |= {"POTSHERD_HOME": str(home), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return kept | own
 
 
 @contextmanager
