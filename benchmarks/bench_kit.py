@@ -248,9 +248,8 @@ def _environment(folder: Path, home: Path, *, plain: bool) -> dict[str, str]:
     paths = [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
     own: dict[str, str] = {}
     if plain:
-        own["XDG_CACHE_HOME"] = str(
-            folder / "cache"
-        )  # no kernels that somebody has compiled before
+        # no kernels that somebody has compiled before
+        own["XDG_CACHE_HOME"] = str(folder / "cache")
         hidden = folder / "hidden"
         hidden.mkdir(parents=True)
         for name in ("llvmlite", "uvloop"):

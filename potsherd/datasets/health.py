@@ -167,12 +167,8 @@ async def examine(
     *,
     deep: bool = False,
     progress: Callable[[int], None] | None = None,
-    reader_of: Callable[[SegmentRef], SegmentReader] | None = None,
 ) -> Health:
-    """Ask all holders of all segments; `progress` is called with the number of segments done.
-
-    `reader_of` gives readers of this call's own; without it descriptor and holders are looked up.
-    """
+    """Ask all holders of all segments; `progress` is called with the number of segments done."""
     gate = asyncio.Semaphore(SEGMENTS_AT_ONCE)
     prove = _Deep(session) if deep else _Sampled(session)
     done = 0
@@ -180,8 +176,7 @@ async def examine(
     async def one(name: SegmentRef) -> SegmentHealth:
         nonlocal done
         async with gate:
-            reader = reader_of(name) if reader_of is not None else _new_reader(session, name)
-            found = await _segment(session, name, reader, prove)
+            found = await _segment(session, name, prove)
         done += 1
         if progress is not None:
             progress(done)
@@ -191,13 +186,8 @@ async def examine(
     return Health(tuple(found), int(session.env.utc()), deep)
 
 
-def _new_reader(session: Session, name: SegmentRef) -> SegmentReader:
-    return SegmentReader(session, name.segment_id, name.placement_key)
-
-
-async def _segment(
-    session: Session, name: SegmentRef, reader: SegmentReader, prove: _Prover
-) -> SegmentHealth:
+async def _segment(session: Session, name: SegmentRef, prove: _Prover) -> SegmentHealth:
+    reader = SegmentReader(session, name.segment_id, name.placement_key)
     try:
         await reader.locate()
     except NotFoundError:

@@ -169,14 +169,6 @@ class NetworkSource:
         found = await self._reader(segment).read_proven(ranges)
         return [Piece(proven.data, proven.leaves) for proven in found]
 
-    def fresh_reader(self, segment: SegmentRef) -> SegmentReader:
-        """A reader with no memory of who failed; it knows what is known of descriptor and holders."""
-        known = self._readers.get(segment.segment_id)
-        if known is None or not known.holders:
-            return SegmentReader(self._session, segment.segment_id, segment.placement_key)
-        holders = (holder for found in known.holders.values() for holder in found)
-        return SegmentReader.of(self._session, known.descriptor, holders)
-
     def _reader(self, segment: SegmentRef) -> SegmentReader:
         reader = self._readers.get(segment.segment_id)
         if reader is None:

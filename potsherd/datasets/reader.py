@@ -187,11 +187,6 @@ class ArchiveReader:
         self._source = source
         self.manifest = ManifestReader(root, place.segment, self._pages)
 
-    @property
-    def source(self) -> SegmentSource:
-        """Where it is read from."""
-        return self._source
-
     async def _pages(self, places: Sequence[PagePlace]) -> list[Page]:
         items = [(place.capability, place.length, place.segment, place.offset) for place in places]
         runs = []

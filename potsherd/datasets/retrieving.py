@@ -279,13 +279,12 @@ async def verify(
 async def _examine(context: Context, archive: ArchiveReader, *, deep: bool) -> Health:
     """Ask all holders of all segments that the root page names."""
     segments: Sequence[SegmentRef] = archive.manifest.segments
-    total, source = len(segments), archive.source
+    total = len(segments)
     return await examine(
         context.session,
         segments,
         deep=deep,
         progress=lambda done: context.on_progress("segments", done, total),
-        reader_of=source.fresh_reader if isinstance(source, NetworkSource) else None,
     )
 
 

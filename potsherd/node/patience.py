@@ -1,4 +1,4 @@
-"""How long to wait for a peer that may be slow: as long as enough comes from it.
+"""How long to wait for a peer that may be slow: as long as enough comes from it; and when to ask others besides.
 
 A fixed time for an answer of a given size is a least speed that nobody has stated: 20 s for 4 MiB were
 200 kB/s, more than a home line gives to each of ten readers.
