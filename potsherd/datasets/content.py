@@ -2,6 +2,8 @@
 
 A file is what the scan saw, or ChangedError: device, inode, size and modification time are compared when
 its last byte has been read.
+
+`LeavesAgain` and `FileAgain` make ciphertext once more that a put has not kept (potsherd.erasure.segment.Remake).
 """
 
 from __future__ import annotations
@@ -14,14 +16,22 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from potsherd.crypto.eris import Encoded, block_size_for, encode_many
+from potsherd.crypto.eris import Encoded, block_size_for, default_backend, encode_many
 from potsherd.datasets.pages import HOLES_MAX
 from potsherd.datasets.scan import readable
 from potsherd.datasets.spool import Found, Source
 from potsherd.errors import ChangedError, RefusedError, StorageError
 from potsherd.ports import Buffer
 
-__all__ = ["HOLE_BYTES_MIN", "ContentHash", "EncodedFile", "SourceFile", "encode_files"]
+__all__ = [
+    "HOLE_BYTES_MIN",
+    "ContentHash",
+    "EncodedFile",
+    "FileAgain",
+    "LeavesAgain",
+    "SourceFile",
+    "encode_files",
+]
 
 HOLE_BYTES_MIN = 64 * 1024
 """Shorter holes are not worth remembering."""
@@ -108,6 +118,11 @@ class SourceFile:
             size -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def seek(self, offset: int) -> None:
+        """Read from there next."""
+        with self._lock:
+            os.lseek(self._descriptor, offset, os.SEEK_SET)
+
     def check(self) -> os.stat_result:
         """Raises ChangedError when the file is not what the scan saw."""
         status, found = os.fstat(self._descriptor), self._found
@@ -162,6 +177,46 @@ class SourceFile:
             if error.errno == errno.ENXIO:  # nothing but hole up to the end
                 return self._found.size
             raise
+
+
+class LeavesAgain(NamedTuple):
+    """Makes leaves of a long file, which are its blocks but for one in some hundred."""
+
+    source: Source
+    found: Found
+    secret: bytes
+
+    def make(self, start: int, size: int) -> Buffer:
+        """The ciphertext of `size` bytes of the content from `start` on. Raises ChangedError and others."""
+        block_size = block_size_for(self.found.size)
+        before, behind = start % block_size, -(start + size) % block_size
+        with SourceFile(self.source, self.found) as file:
+            file.seek(start - before)
+            plain = file.read(before + size + behind)
+            file.check()
+            if len(plain) != before + size + behind:
+                raise file.changed()
+        blocks, _ = default_backend().encrypt_leaves(plain, block_size, self.secret)
+        return memoryview(blocks)[before : before + size]
+
+    def __repr__(self) -> str:
+        return "LeavesAgain(…)"  # the secret stays out of logs
+
+
+class FileAgain(NamedTuple):
+    """Makes the blocks of a file that is encoded whole."""
+
+    source: Source
+    found: Found
+    secret: bytes
+
+    def make(self, start: int, size: int) -> Buffer:
+        """`size` bytes of its blocks, in post-order, from `start` on. Raises ChangedError and others."""
+        (file,) = encode_files([self.source], [self.found._replace(source=0)], self.secret)
+        return memoryview(file.encoded.blocks)[start : start + size]
+
+    def __repr__(self) -> str:
+        return "FileAgain(…)"
 
 
 def encode_files(

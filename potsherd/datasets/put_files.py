@@ -9,11 +9,18 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from potsherd.crypto.eris import Batch, Encoder, TreeShape, block_size_for
-from potsherd.datasets.content import ContentHash, EncodedFile, SourceFile, encode_files
+from potsherd.datasets.content import (
+    ContentHash,
+    EncodedFile,
+    FileAgain,
+    LeavesAgain,
+    SourceFile,
+    encode_files,
+)
 from potsherd.datasets.spool import BATCH_ENTRIES, CommittedSegmentRow, FileResult, Found, Spool
 from potsherd.datasets.stream import StreamWriter
 from potsherd.erasure.layout import Extent
-from potsherd.erasure.segment import StreamPart
+from potsherd.erasure.segment import Remake, StreamPart
 from potsherd.erasure.stream import Close, Mode, Placed, Put, Step, StreamLayout
 from potsherd.errors import ChangedError
 from potsherd.ports import Env
@@ -30,6 +37,8 @@ PIECE_BYTES = 2**22
 """A longer file is read in pieces of this size."""
 GROUPS_AHEAD = 2
 """Groups being encoded while the one before them goes into the stream."""
+AGAIN_BYTES_MIN = 2**16
+"""Blocks of a whole file that are made again rather than kept until their segment is durable."""
 FILE_BYTES_ENDLESS = 2**62
 REFERENCE_BYTES = 32
 
@@ -191,7 +200,11 @@ class FileStream:
         encoded = file.encoded
         number = self._layout.encodings
         steps = self._layout.begin(encoded.capability.block_size)
-        data.append(StreamPart(encoded.blocks, encoded.references))
+        again = None
+        if len(encoded.blocks) >= AGAIN_BYTES_MIN:
+            source = self._sources[file.found.source]
+            again = Remake(FileAgain(source, file.found, self._secret).make)
+        data.append(StreamPart(encoded.blocks, encoded.references, again))
         added = self._layout.add(len(encoded.blocks))
         if len(added) > 1:  # it goes over the end of a segment
             self._note(_Digest(file.found.key), added, encoded.references, len(encoded.blocks))
@@ -220,6 +233,7 @@ class FileStream:
             await self._write(self._layout.begin(block_size), [])
             encoder, hashes = Encoder(self._secret, block_size), ContentHash()
             digest, left = _Digest(found.key), found.size
+            again = LeavesAgain(self._sources[found.source], found, self._secret)
             reading = asyncio.create_task(_read(self._env, file, min(PIECE_BYTES, left)))
             while left:
                 piece = await reading
@@ -234,7 +248,7 @@ class FileStream:
                 )
                 if sending is not None:
                     await sending
-                sending = asyncio.create_task(self._send(batches, block_size, digest))
+                sending = asyncio.create_task(self._send(batches, again, digest))
                 self.content_bytes += len(piece)
                 self._on_progress()
             if await reading:
@@ -243,7 +257,7 @@ class FileStream:
             batches, capability = await offload(encoder.finish)
             if sending is not None:
                 await sending
-            await self._send(batches, block_size, digest)
+            await self._send(batches, again, digest)
         finally:
             if reading is not None:  # a thread may still be using the descriptor
                 await asyncio.gather(reading, return_exceptions=True)
@@ -257,12 +271,15 @@ class FileStream:
         self.files += 1
         await self._write(self._layout.end(), [])
 
-    async def _send(self, batches: Iterable[Batch], block_size: int, digest: _Digest) -> None:
+    async def _send(self, batches: Iterable[Batch], again: LeavesAgain, digest: _Digest) -> None:
         for batch in batches:
             size = len(batch.blocks)
             steps = self._layout.add(size)
             self._note(digest, steps, batch.references, size)
-            await self._write(steps, [StreamPart(batch.blocks, batch.references)])
+            start = batch.leaves_from
+            # the last leaf of all is filled up, and comes with the nodes that end the tree
+            remake = Remake(again.make, start) if 0 <= start <= again.found.size - size else None
+            await self._write(steps, [StreamPart(batch.blocks, batch.references, remake)])
 
     def _note(self, digest: _Digest, steps: Sequence[Step], references: bytes, size: int) -> None:
         """Follow a file's blocks; where a segment ends among them, leave or compare a mark."""

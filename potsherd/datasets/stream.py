@@ -152,7 +152,7 @@ class StreamWriter:
             return StreamPart(data)
         cells, rest = divmod(len(data.data), self._limits.cell_size)
         fits = not rest and len(data.references) == cells * HASH_SIZE
-        return data if fits else StreamPart(data.data)
+        return data if fits else StreamPart(data.data, b"", data.again)
 
     async def settle(self) -> None:
         """Wait until the sink has done what it was given; raises what it raised."""

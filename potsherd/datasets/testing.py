@@ -19,7 +19,7 @@ from potsherd.datasets.stream import Entry
 from potsherd.erasure.layout import STANDARD, Geometry, Limits
 from potsherd.erasure.merkle import cell_leaves
 from potsherd.erasure.segment import StreamPart
-from potsherd.errors import NotEnoughShards, NotFoundError, PeerError
+from potsherd.errors import ChangedError, NotEnoughShards, NotFoundError, PeerError
 
 __all__ = ["ContractBroken", "MemorySegment", "MemorySegments", "inline"]
 
@@ -62,6 +62,25 @@ def _right_references(parts: Sequence[StreamPart], cell_size: int) -> bool:
     )
 
 
+def _made_again(parts: Sequence[StreamPart]) -> int:
+    """Bytes that can be made again and come out the same, whole and their second half alone."""
+    made = 0
+    for part in parts:
+        if part.again is None:
+            continue
+        half = len(part.data) // 2
+        for start in (0, half):
+            size = len(part.data) - start
+            try:
+                again = part.again.make(part.again.start + start, size)
+            except ChangedError:
+                break  # the test has changed the file meanwhile
+            _require(bytes(again) == bytes(part.data[start:]), "other bytes when made again")
+        else:
+            made += len(part.data)
+    return made
+
+
 class MemorySegments:
     """Keeps segments by id."""
 
@@ -71,6 +90,8 @@ class MemorySegments:
         self.order: list[bytes] = []
         """Ids as they were committed."""
         self._open: _Open | None = None
+        self.bytes_again = 0
+        """Bytes of streams that could have been made again when they came."""
         self.calls = 0
         self.fail_at = -1
         """The number of the call, from 0, that raises PeerError."""
@@ -102,6 +123,7 @@ class MemorySegments:
         """See SegmentSink."""
         data = b"".join(part.data for part in parts)
         _require(_right_references(parts, cell_size), "wrong references")
+        self.bytes_again += _made_again(parts)
         await self._call("rows")
         segment = self._opened()
         _require(len(data) > 0 and len(data) % (self.k * cell_size) == 0, "rows that are not whole")

@@ -23,6 +23,7 @@ __all__ = [
     "BATCH_BYTES",
     "CellHasher",
     "ColumnRun",
+    "Remake",
     "RowBatch",
     "SegmentEncoder",
     "StreamPart",
@@ -45,21 +46,32 @@ def batch_rows(k: int, cell_size: int = CELL_SIZE) -> int:
     return max(1, BATCH_BYTES // (k * cell_size))
 
 
+class Remake(NamedTuple):
+    """How bytes of the stream can be made once more, so that nobody needs to keep them."""
+
+    make: Callable[[int, int], Buffer]
+    """(start, size) -> the bytes; blocks. Raises PotsherdError where their source is not what it was."""
+    start: int = 0
+
+
 class StreamPart(NamedTuple):
     """Some bytes of the stream, and what is known of them."""
 
     data: Buffer
     references: bytes = b""
     """BLAKE2b-256 of each piece of `data` of the size of a cell, in order; empty when not known."""
+    again: Remake | None = None
+    """None: they cannot be made again, or not cheaply."""
 
     def cut(self, at: int, cell_size: int) -> tuple[StreamPart, StreamPart]:
         """The bytes before and from `at` on; what is known stays with them where a cell ends there."""
         view = memoryview(self.data).cast("B")
         place, within = divmod(at, cell_size)
         known = b"" if within else self.references
+        again = self.again and self.again._replace(start=self.again.start + at)
         return (
-            StreamPart(view[:at], known[: place * HASH_SIZE]),
-            StreamPart(view[at:], known[place * HASH_SIZE :]),
+            StreamPart(view[:at], known[: place * HASH_SIZE], self.again),
+            StreamPart(view[at:], known[place * HASH_SIZE :], again),
         )
 
 

@@ -1,9 +1,9 @@
 """One segment on its way to n holders: place, send, replace, commit (docs/design/put.md).
 
-The ciphertext of the segment in hand is spooled. Each shard has a *slot* with a worker of its own that
-sends its column in order: from the window of freshly coded batches where it keeps up, from the spool where it
-does not (a straggler, a holder that took over, a resumed stage). So one slow holder delays nobody,
-and one that dies is replaced without asking the caller for anything again.
+Each shard has a *slot* with a worker of its own that sends its column in order: from the window of freshly coded
+batches where it keeps up, from the segment's spool where it does not (a straggler, a holder that took over, a
+resumed stage). So one slow holder delays nobody, and one that dies is replaced without asking the caller for
+anything again.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ from potsherd.node.records import (
     ProvisionalLease,
     Ticket,
 )
+from potsherd.node.segment_spool import SegmentSpool
 from potsherd.node.session import Session
-from potsherd.ports import Address, Buffer, Disk
+from potsherd.ports import Address, Buffer
 
 __all__ = ["CommittedSegment", "PushPlan", "SegmentPusher", "StoredShard"]
 
@@ -85,6 +86,7 @@ class PushPlan:
     placement_key: bytes
     shard_bytes_max: int
     spool_path: str
+    """On `Env.disk`: how the names of the spool's files begin."""
     preferred: tuple[bytes, ...] = ()
     """Node keys by index that an earlier, interrupted try used; empty bytes where none."""
 
@@ -166,7 +168,10 @@ class SegmentPusher:
         self._spool_reads = asyncio.Semaphore(SPOOL_READS_AT_ONCE)
         self._workers: list[asyncio.Task[None]] = []
         self._compromises: tuple[str, ...] = ()
-        self._spooled = False
+        bytes_max = plan.k * plan.shard_bytes_max
+        self._spool = SegmentSpool(self._env.disk, plan.spool_path, bytes_max)
+        self._own_fault: PotsherdError | None = None
+        """Why the spool could not serve somebody."""
 
     @property
     def holders(self) -> tuple[bytes, ...]:
@@ -190,11 +195,8 @@ class SegmentPusher:
         used = {s.candidate.key for s in self._slots if s.candidate}
         self._spares = [c for c in placement.holders if c.key not in used]
         self._spares += [c for c in rest if c.key not in chosen]
-        spool = asyncio.ensure_future(self._make_spool())
-        try:  # both reserve room on disks, which takes a while for much of it
-            await asyncio.gather(*(self._fill(slot) for slot in self._slots))
-        finally:
-            await spool
+        clearing = self._env.offload(self._spool.clear)  # of a run that was killed
+        await asyncio.gather(clearing, *(self._fill(slot) for slot in self._slots))
         self._require(self._live(), "opened")
         self._workers = [asyncio.ensure_future(self._work(slot)) for slot in self._slots]
 
@@ -206,10 +208,12 @@ class SegmentPusher:
         return sum(slot.live for slot in self._slots)
 
     def _require(self, have: int, done: str) -> None:
-        """Raises when fewer than w holders remain, with the reason that most of them gave."""
+        """Raises when fewer than w holders remain, with the reason that most of them gave, or our own."""
         w = self._plan.w
         if have >= w:
             return
+        if self._own_fault is not None:
+            raise self._own_fault
         failures = [s.failure for s in self._slots if s.failure is not None]
         full = [f for f in failures if isinstance(f, QuotaError)]
         text = f"only {have} of the {w} holders that are needed {done} a piece"
@@ -274,9 +278,11 @@ class SegmentPusher:
         if self._encoder is None:
             self._cell_size = cell_size
             self._encoder = SegmentEncoder(self._code, cell_size=cell_size)
-        _, batch = await asyncio.gather(
-            self._spool(parts), self._env.offload(self._encoder.encode_parts, parts)
-        )
+        encoding = self._env.offload(self._encoder.encode_parts, parts)
+        if keep := self._spool.add(parts):
+            batch, _ = await asyncio.gather(encoding, self._env.offload(self._spool.write, keep))
+        else:
+            batch = await encoding
         size = batch.rows * cell_size * self._plan.n
         await self._room(size)
         async with self._changed:
@@ -285,16 +291,6 @@ class SegmentPusher:
             self._rows += batch.rows
             self._changed.notify_all()
         self._require(self._live(), "keep")
-
-    async def _make_spool(self) -> None:
-        disk, path = self._env.disk, self._plan.spool_path
-        self._spooled = True
-        await self._env.offload(disk.remove, path)  # of a run that was killed
-        await self._env.offload(disk.create, path, self._plan.k * self._plan.shard_bytes_max)
-
-    async def _spool(self, parts: Sequence[StreamPart]) -> None:
-        disk, path, k = self._env.disk, self._plan.spool_path, self._plan.k
-        await self._env.offload(_append, disk, path, self._rows * k * self._cell_size, parts)
 
     async def _room(self, size: int) -> None:
         """Wait until `size` more bytes fit the window: until workers that are not stalled are past its start."""
@@ -364,7 +360,11 @@ class SegmentPusher:
 
     async def _step(self, slot: _Slot) -> None:
         """Bring what is ready to the holder, or compare it with what the holder has from before."""
-        columns = await self._columns(slot)
+        try:
+            columns = await self._columns(slot)
+        except PotsherdError as error:  # no other holder could be served
+            await self._give_up(slot, error)
+            return
         if slot.resumed > slot.sent:
             await self._compare(slot, columns)
             return
@@ -386,6 +386,15 @@ class SegmentPusher:
             slot.push_max = max(PUSH_BYTES_MIN, min(2 * slot.push_max, most))
         elif taken > 2 * PUSH_FAST_S:
             slot.push_max = max(slot.push_max // 2, PUSH_BYTES_MIN)
+
+    async def _give_up(self, slot: _Slot, error: PotsherdError) -> None:
+        """Its bytes are not to be had any more: repair will bring the shard, if w others are acknowledged."""
+        if slot.peer is not None:
+            with suppress(PotsherdError):
+                await slot.peer.push_abort(slot.stage)
+        self._own_fault = error
+        slot.close(error)
+        slot.candidate = None
 
     async def _compare(self, slot: _Slot, columns: Sequence[memoryview]) -> None:
         """The holder has bytes from an interrupted try: keep them if they are the same, else start anew."""
@@ -418,11 +427,8 @@ class SegmentPusher:
         rows = max(
             1, min(self._rows - row, SPOOL_READ_BYTES // cell, -(-slot.push_max // cell) + 1)
         )
-        read = self._env.disk.read
         async with self._spool_reads:
-            table = await self._env.offload(
-                read, self._plan.spool_path, row * k * cell, rows * k * cell
-            )
+            table = await self._env.offload(self._spool.read, row * k * cell, rows * k * cell)
             column = await self._env.offload(_column, self._code, table, cell, slot.index)
         return memoryview(column)[skip : skip + slot.push_max]
 
@@ -541,15 +547,8 @@ class SegmentPusher:
         self._workers = []
         self._window.clear()
         self._window_bytes = 0
-        if self._spooled:
-            self._spooled = False
-            await self._env.offload(self._env.disk.remove, self._plan.spool_path)
-
-
-def _append(disk: Disk, path: str, offset: int, parts: Sequence[StreamPart]) -> None:
-    for part in parts:
-        disk.write(path, offset, part.data)
-        offset += memoryview(part.data).nbytes
+        if self._spool.kept_bytes:
+            await self._env.offload(self._spool.clear)
 
 
 def _column(code: Code, table: Buffer, cell_size: int, index: int) -> Buffer:

@@ -12,7 +12,16 @@ from town import Town, in_town
 
 from potsherd.crypto.signing import SigningKey
 from potsherd.erasure.layout import CELL_SIZE, Geometry
-from potsherd.errors import NotEnoughShards, PeerError, PotsherdError, QuotaError, RefusedError
+from potsherd.erasure.merkle import cell_leaves
+from potsherd.erasure.segment import Remake, StreamPart
+from potsherd.errors import (
+    ChangedError,
+    NotEnoughShards,
+    PeerError,
+    PotsherdError,
+    QuotaError,
+    RefusedError,
+)
 from potsherd.node import pusher as pusher_module
 from potsherd.node.client import Peer
 from potsherd.node.pusher import CommittedSegment, PushPlan, SegmentPusher
@@ -128,6 +137,67 @@ def test_a_holder_that_dies_during_the_push_is_replaced() -> None:
         await session.close()
 
     in_town(scenario, donors=10)
+
+
+async def push_from_source(
+    town: Town, session: Session, source: bytearray, dying: tuple[int, ...], *, gone: bool
+) -> CommittedSegment:
+    """Bytes that can be made again from `source`; holders die half-way, the source perhaps too."""
+    pusher = SegmentPusher(session, plan())
+    await pusher.open()
+    step = 8 * K * CELL_SIZE
+    for start in range(0, len(source), step):
+        if start == len(source) // step // 2 * step:
+            await asyncio.sleep(
+                30
+            )  # what was given is sent, and the window will not have it any more
+            pusher._window.clear()
+            pusher._window_bytes = 0
+            for index in dying:
+                town.crash(pusher.holders[index])
+        data = bytes(source[start : start + step])
+        remake = Remake(lambda at, size: bytes(source[at : at + size]), start)
+        await pusher.push_parts([StreamPart(data, cell_leaves(data, CELL_SIZE), remake)])
+        if gone:
+            source[start] ^= 1
+    assert pusher._spool.kept_bytes == 0
+    try:
+        committed = await pusher.commit(stream_length=len(source), entry=None)
+    except PotsherdError:
+        await pusher.abort()
+        raise
+    await pusher.share_roster(committed)
+    return committed
+
+
+def test_what_a_new_holder_needs_is_made_again_from_the_source() -> None:
+    stream = stream_of(40 * K * CELL_SIZE)
+
+    async def scenario(town: Town) -> None:
+        session = await town.session()
+        committed = await push_from_source(town, session, bytearray(stream), (0, 5), gone=False)
+        assert {s.index for s in committed.shards} == set(range(N))
+        await announce(session, committed)
+        assert await reader_of(session, committed).read(0, len(stream)) == stream
+        await session.close()
+
+    in_town(scenario, donors=10)
+
+
+def test_a_source_that_changed_meanwhile_costs_a_shard_and_not_the_put() -> None:
+    stream = stream_of(40 * K * CELL_SIZE)
+
+    async def scenario(town: Town) -> None:
+        session = await town.session()
+        committed = await push_from_source(town, session, bytearray(stream), (2,), gone=True)
+        assert {s.index for s in committed.shards} == set(range(N)) - {2}
+        await announce(session, committed)
+        assert await reader_of(session, committed).read(0, len(stream)) == stream
+        with pytest.raises(ChangedError):  # too few are left, and that is why
+            await push_from_source(town, session, bytearray(stream), (0, 3), gone=True)
+        await session.close()
+
+    in_town(scenario, donors=12)
 
 
 def test_a_holder_that_hangs_in_a_large_push_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

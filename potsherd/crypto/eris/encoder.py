@@ -37,6 +37,8 @@ class Batch(NamedTuple):
     """Whole blocks, one behind the other."""
     references: bytes
     """32 bytes for each block."""
+    leaves_from: int = -1
+    """If all blocks are leaves, where in the content the bytes of the first one begin; else -1."""
 
 
 class Encoded(NamedTuple):
@@ -121,14 +123,15 @@ class Encoder:
 
     def _leaves(self, plain: Buffer) -> Batch:
         ciphertext, pairs = self._backend.encrypt_leaves(plain, self._block_size, self._secret)
-        first = sum(self._counts)
+        first, leaves_from = sum(self._counts), self._counts[0] * self._block_size
         runs = [self._enter(0, ciphertext, pairs)]
         while node := self._full_nodes(len(runs) - 1):
             level = len(runs)
             runs.append(
                 self._enter(level, *self._backend.encrypt_nodes(node, self._block_size, level))
             )
-        return Batch(first, *_post_order(runs, self._arity, self._block_size))
+        blocks, references = _post_order(runs, self._arity, self._block_size)
+        return Batch(first, blocks, references, leaves_from if len(runs) == 1 else -1)
 
     def _enter(self, level: int, ciphertext: Buffer, pairs: Buffer) -> _Run:
         if level == len(self._counts):

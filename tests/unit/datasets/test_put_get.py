@@ -195,6 +195,20 @@ async def test_progress_and_the_root_page(tmp_path: Path) -> None:
     )
 
 
+async def test_most_of_a_large_file_need_not_be_kept(tmp_path: Path) -> None:
+    """Leaves are made again from the file; what is kept is every 16th mebibyte, with its node, and the end.
+
+    The sink compares whatever can be made again with what it was given.
+    """
+    bench = Bench(tmp_path, 3, 5)
+    bench.write("long", 18 * 2**20 + 5)
+    bench.write("short", 700 * KIB)
+    bench.write("tiny", 10 * KIB)
+    await bench.put()
+    content = 18 * 2**20 + 700 * KIB
+    assert content - 2 * 2**20 <= bench.segments.bytes_again <= content
+
+
 async def test_an_archive_has_a_limit(tmp_path: Path) -> None:
     bench = Bench(tmp_path, limits=TINY)
     with bench.write("huge", 0).open("wb") as file:
