@@ -166,7 +166,7 @@ class Disk(Protocol):
     def write(self, path: str, offset: int, data: Buffer) -> None:
         """Write all of `data` at `offset` within the file's size."""
 
-    def read(self, path: str, offset: int, size: int) -> bytes:
+    def read(self, path: str, offset: int, size: int) -> Buffer:
         """Exactly `size` bytes. Raises StorageError when the file is shorter."""
 
     def truncate(self, path: str, size: int) -> None:

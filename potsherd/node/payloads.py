@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from collections import deque
 
+from potsherd.kernels.buffers import held
+
 __all__ = [
+    "ALIGNMENT",
     "ANSWER_BYTES_MAX",
     "KEPT_BYTES_MAX",
     "POOLED_BYTES_MIN",
     "AnswerBuffers",
     "PayloadBuffers",
+    "aligned",
 ]
+
+ALIGNMENT = 4096
+"""Of memory that a disk takes without a copy: the largest block of a device."""
 
 KEPT_BYTES_MAX = 8 * 2**20
 """Bytes of idle buffers that are kept; a buffer beyond that is given up."""
@@ -42,27 +49,28 @@ class PayloadBuffers:
         return self._idle_bytes
 
     def take(self, size: int) -> memoryview:
-        """`size` bytes to be overwritten, with what an earlier payload left in them."""
+        """`size` bytes to be overwritten, with what an earlier payload left in them; large ones `aligned`."""
         if size >= POOLED_BYTES_MIN:
             for at, buffer in enumerate(self._idle):
-                if size <= len(buffer) <= size * _WASTE_MAX:
+                if size <= _room(buffer) <= size * _WASTE_MAX:
                     del self._idle[at]
-                    self._idle_bytes -= len(buffer)
-                    return memoryview(buffer)[:size]
+                    self._idle_bytes -= _room(buffer)
+                    return aligned(memoryview(buffer), size)
+            return aligned(memoryview(bytearray(size + ALIGNMENT)), size)
         return memoryview(bytearray(size))
 
     def give(self, payload: memoryview) -> None:
         """The payload of `take` is done with; views of it that are still held stay as they are."""
         buffer = payload.obj
-        if not isinstance(buffer, bytearray) or len(buffer) < POOLED_BYTES_MIN:
+        if not isinstance(buffer, bytearray) or _room(buffer) < POOLED_BYTES_MIN:
             return
         payload.release()
         if _is_seen(buffer):
             return
         self._idle.appendleft(buffer)
-        self._idle_bytes += len(buffer)
+        self._idle_bytes += _room(buffer)
         while self._idle_bytes > self._kept_bytes_max:
-            self._idle_bytes -= len(self._idle.pop())
+            self._idle_bytes -= _room(self._idle.pop())
 
 
 class AnswerBuffers:
@@ -109,6 +117,18 @@ class AnswerBuffers:
 
     def _has_room(self, size: int) -> bool:
         return self._kept_bytes + size <= self._bytes_max and len(self._kept) < ANSWERS_MAX
+
+
+def aligned(buffer: memoryview, size: int) -> memoryview:
+    """The first `size` bytes of a buffer (ALIGNMENT longer) that begin where a disk wants them to begin."""
+    with held([buffer]) as ((place,), _):
+        start = -place % ALIGNMENT
+    return buffer[start : start + size]
+
+
+def _room(buffer: bytearray) -> int:
+    """Bytes that an aligned payload may have in it."""
+    return len(buffer) - ALIGNMENT
 
 
 def _is_seen(buffer: bytearray) -> bool:

@@ -55,7 +55,7 @@ from potsherd.node.statements import (
     open_ticket,
 )
 from potsherd.node.store import Held, ShardStore
-from potsherd.ports import Address, Env, Identity, Stream
+from potsherd.ports import Address, Buffer, Env, Identity, Stream
 from potsherd.wire import Record
 
 __all__ = ["Neighbours", "Server", "ServerStatistics"]
@@ -452,7 +452,7 @@ class _Connection:
             answer = self._signed_answer(body, data, proofs[0])
         return records.ReadProofs(tuple(proofs), answer), (data,)
 
-    def _signed_answer(self, body: records.Read, cell: bytes, proof: bytes) -> bytes:
+    def _signed_answer(self, body: records.Read, cell: Buffer, proof: bytes) -> bytes:
         """What an auditor can show to others; readers of one cell get it too: nobody knows which is which."""
         node, digest = self._server.identity.key, answer_digest(cell, proof)
         facts = (body.segment_id, body.index, body.runs[0][0], body.nonce)

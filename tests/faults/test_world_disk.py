@@ -74,7 +74,7 @@ def content_after_overwriting(seed: int) -> bytes:
         disk.sync_folder("d")
         disk.rename("d/new", "d/old")
         world.crash("a")
-        return world.restart("a").disk.read("d/old", 0, 3)
+        return bytes(world.restart("a").disk.read("d/old", 0, 3))
 
 
 def test_rename_within_a_folder_is_atomic() -> None:

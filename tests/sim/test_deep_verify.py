@@ -19,9 +19,11 @@ from potsherd.node.reader import Holder, SegmentReader
 from potsherd.node.session import Session
 from potsherd.node.store import ShardStore
 from potsherd.node.testing import HandMade, seed_of
+from potsherd.ports import Buffer
 from potsherd.simulations.world.streams import WorldStream
 
 K, N, ROWS = 3, 10, 21
+
 Troubles = dict[int, PotsherdError | None]
 Play = Callable[["Scene"], Awaitable[None]]
 
@@ -236,7 +238,7 @@ def test_who_never_answers_is_away_and_holds_nobody_up(monkeypatch: pytest.Monke
             await asyncio.sleep(10_000)
         return await honest_challenge(store, *rest)  # type: ignore[arg-type] # passed on as it came
 
-    async def read(store: ShardStore, *rest: object) -> tuple[bytes, list[bytes]]:
+    async def read(store: ShardStore, *rest: object) -> tuple[Buffer, list[bytes]]:
         if store in silent:
             await asyncio.sleep(10_000)
         return await honest_read(store, *rest)  # type: ignore[arg-type] # passed on as it came

@@ -226,7 +226,7 @@ class MeasuringDisk:
         """See ports.Disk."""
         return self.disk.free()
 
-    def read(self, path: str, offset: int, size: int) -> bytes:
+    def read(self, path: str, offset: int, size: int) -> Buffer:
         """See ports.Disk."""
         return self.disk.read(path, offset, size)
 

@@ -275,7 +275,7 @@ class Encodings:
         """One cell and its path; `check_bad_encoding` judges them."""
         if entry.node == self._session.identity.key:
             data, proofs = await self._store.read(held.segment_id, entry.index, [(row, 1)])
-            return data, proofs[0]
+            return bytes(data), proofs[0]
         peer = await self._dial(entry.node, held.descriptor.placement_key)
         got = await peer.read_cell(held.segment_id, entry.index, row)
         return bytes(got.cell), got.proof

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from potsherd.errors import NotFoundError, StorageError
+from potsherd.node.real.direct import Direct
 from potsherd.node.real.open_files import OpenFiles
 from potsherd.ports import Buffer
 
@@ -37,6 +38,7 @@ class RealDisk:
         with _refusals(str(root)):
             root.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         self._files = OpenFiles()
+        self._direct = Direct(self._files)
         self._rooted: set[str] = {""}
         """Folders whose own names are known to be durable; bounded by the number of folders in use."""
 
@@ -56,25 +58,34 @@ class RealDisk:
 
     def write(self, path: str, offset: int, data: Buffer) -> None:
         rest = memoryview(data).cast("B")
-        with _refusals(path), self._files.using(self._path(path), writable=True) as descriptor:
+        full = self._path(path)
+        with _refusals(path), self._files.using(full, writable=True) as descriptor:
             if offset < 0 or offset + rest.nbytes > os.fstat(descriptor).st_size:
                 raise StorageError(f"{path}: write beyond the end of the file")
-            while rest.nbytes:
-                written = os.pwrite(descriptor, rest, offset)
-                offset += written
-                rest = rest[written:]
+            written = self._direct.write(full, offset, rest)
+            while written < rest.nbytes:
+                written += os.pwrite(descriptor, rest[written:], offset + written)
 
-    def read(self, path: str, offset: int, size: int) -> bytes:
-        with _refusals(path), self._files.using(self._path(path), writable=False) as descriptor:
-            if offset < 0 or size < 0:
-                raise StorageError(f"{path}: no such range")
-            data = os.pread(descriptor, size, offset)
-            while len(data) < size:
-                more = os.pread(descriptor, size - len(data), offset + len(data))
+    def read(self, path: str, offset: int, size: int) -> Buffer:
+        if offset < 0 or size < 0:
+            raise StorageError(f"{path}: no such range")
+        full = self._path(path)
+        buffer = self._direct.buffer(offset, size)
+        with _refusals(path), self._files.using(full, writable=False) as descriptor:
+            if buffer is None:
+                data = os.pread(descriptor, size, offset)
+                if len(data) == size:
+                    return data
+                buffer = memoryview(bytearray(size))
+                got = 0
+            else:
+                got = self._direct.read(full, offset, buffer)
+            while got < size:
+                more = os.preadv(descriptor, [buffer[got:]], offset + got)
                 if not more:
                     raise StorageError(f"{path}: shorter than {offset + size} bytes")
-                data += more
-            return data
+                got += more
+            return buffer
 
     def truncate(self, path: str, size: int) -> None:
         with _refusals(path), self._files.using(self._path(path), writable=True) as descriptor:

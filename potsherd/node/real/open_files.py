@@ -28,13 +28,14 @@ class OpenFiles:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: OrderedDict[tuple[Path, bool], _Entry] = OrderedDict()
+        self._entries: OrderedDict[tuple[Path, int], _Entry] = OrderedDict()
 
     @contextlib.contextmanager
-    def using(self, path: Path, *, writable: bool) -> Iterator[int]:
-        """An open descriptor of the file. Raises OSError; never makes a file."""
+    def using(self, path: Path, *, writable: bool, flags: int = 0) -> Iterator[int]:
+        """An open descriptor of the file, `flags` of os.open besides. Raises OSError; never makes a file."""
+        mode = (os.O_RDWR if writable else os.O_RDONLY) | flags
         with self._lock:
-            entry = self._get(path, writable)
+            entry = self._get(path, mode)
             entry.users += 1
         try:
             yield entry.descriptor
@@ -48,9 +49,10 @@ class OpenFiles:
     def forget(self, *paths: Path) -> None:
         """The names are about to mean something else."""
         with self._lock:
+            modes = {mode for _, mode in self._entries}
             for path in paths:
-                for writable in (False, True):
-                    self._drop((path, writable))
+                for mode in modes:
+                    self._drop((path, mode))
 
     def close(self) -> None:
         """Forget everything."""
@@ -64,16 +66,15 @@ class OpenFiles:
     def __del__(self) -> None:
         self.close()
 
-    def _get(self, path: Path, writable: bool) -> _Entry:
-        if not writable and (path, True) in self._entries:
-            writable = True
-        entry = self._entries.get((path, writable))
+    def _get(self, path: Path, mode: int) -> _Entry:
+        if not mode & os.O_ACCMODE and (path, mode | os.O_RDWR) in self._entries:
+            mode |= os.O_RDWR
+        entry = self._entries.get((path, mode))
         if entry is None:
-            mode = os.O_RDWR if writable else os.O_RDONLY
             # opening under the lock: two threads must not both open the file and lose one descriptor
             entry = _Entry(os.open(path, mode | os.O_NOFOLLOW | os.O_CLOEXEC))
-            self._entries[path, writable] = entry
-        self._entries.move_to_end((path, writable))
+            self._entries[path, mode] = entry
+        self._entries.move_to_end((path, mode))
         return entry
 
     def _trim(self) -> None:
@@ -85,7 +86,7 @@ class OpenFiles:
             if len(self._entries) <= OPEN_FILES_MAX:
                 return
 
-    def _drop(self, place: tuple[Path, bool]) -> None:
+    def _drop(self, place: tuple[Path, int]) -> None:
         entry = self._entries.pop(place, None)
         if entry is None:
             return

@@ -29,7 +29,7 @@ from potsherd.node.repair.limiter import Limiter
 from potsherd.node.repair.plan import PlaceView
 from potsherd.node.session import Session
 from potsherd.node.store import Held, ShardStore
-from potsherd.ports import Address, Env
+from potsherd.ports import Address, Buffer, Env
 
 __all__ = ["Inconsistent", "RepairWork", "Repaired", "WorkTools"]
 
@@ -255,7 +255,7 @@ class RepairWork:
                 if not await waiting.pause():
                     raise
 
-    async def _own(self, first: int, count: int) -> dict[int, bytes]:
+    async def _own(self, first: int, count: int) -> dict[int, Buffer]:
         """Our own cells of these rows, proved like everybody else's; none when the disk has rotted."""
         held = self._held
         if not self._own_is_good:
@@ -369,7 +369,7 @@ class _Patience:
         return True
 
 
-def _check_own(held: Held, first: int, data: bytes, proof: bytes) -> None:
+def _check_own(held: Held, first: int, data: Buffer, proof: bytes) -> None:
     descriptor = held.descriptor
     leaves = cell_leaves_fast(data, descriptor.cell_size)
     verify_range(descriptor.roots[held.index], descriptor.rows, first, leaves, proof)

@@ -92,10 +92,10 @@ def _allocated(disk: Disk, path: str) -> int:
 
 def read_leaves(disk: Disk, path: str, shard_size: int) -> bytes:
     """The leaf hashes behind the cells."""
-    return disk.read(path, shard_size, file_size(shard_size) - shard_size)
+    return bytes(disk.read(path, shard_size, file_size(shard_size) - shard_size))
 
 
-def read_runs(disk: Disk, path: str, runs: Sequence[tuple[int, int]]) -> bytes:
+def read_runs(disk: Disk, path: str, runs: Sequence[tuple[int, int]]) -> Buffer:
     """The cells of (first row, count) runs, concatenated."""
     parts = [disk.read(path, first * CELL_SIZE, count * CELL_SIZE) for first, count in runs]
     return parts[0] if len(parts) == 1 else b"".join(parts)

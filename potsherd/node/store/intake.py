@@ -237,7 +237,7 @@ class Intake:
         """
         if stage.memory is not None:
             return bytes(stage.memory)
-        data = await self._env.offload(self._env.disk.read, stage.path, 0, stage.size)
+        data = bytes(await self._env.offload(self._env.disk.read, stage.path, 0, stage.size))
         await self.remove_file(stage.path, stage.reservation.file)
         return data
 

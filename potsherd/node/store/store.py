@@ -179,7 +179,7 @@ class ShardStore:
 
     async def read(
         self, segment_id: bytes, index: int, runs: Sequence[tuple[int, int]]
-    ) -> tuple[bytes, list[bytes]]:
+    ) -> tuple[Buffer, list[bytes]]:
         """The cells of (first row, count) runs, concatenated, and a Merkle range proof for each run.
 
         The bytes are as the disk gives them: who asked checks them by the proofs. Raises NotFoundError
@@ -579,7 +579,7 @@ def _check_runs(row: Segment, runs: Sequence[tuple[int, int]]) -> None:
 
 def _file_answer(
     disk: Disk, row: Segment, tree: MerkleTree, runs: Sequence[tuple[int, int]]
-) -> tuple[bytes, list[bytes]]:
+) -> tuple[Buffer, list[bytes]]:
     cells = files.read_runs(disk, files.shard_path(row.segment_id), runs)
     return cells, [tree.prove_range(first, count) for first, count in runs]
 
