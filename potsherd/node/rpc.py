@@ -433,7 +433,14 @@ class Request:
         self.body = body
         self.payload = payload
         self._budget = budget
+        self._record: Any = None
         self.held = len(payload)
+
+    def record(self) -> Any:
+        """The body, decoded once: a record of `method.asks`, which the table of methods erases. Raises MalformedError."""
+        if self._record is None:
+            self._record = self.method.asks.decode(self.body)
+        return self._record
 
     async def reserve(self, size: int) -> None:
         """Wait for room for `size` bytes of payload to answer with; freed when the answer is sent.

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from potsherd import __version__
 from potsherd.crypto.membership import Member
@@ -45,7 +45,7 @@ from potsherd.node.records import (
     RosterEntry,
 )
 from potsherd.node.rosters import Rosters
-from potsherd.node.rpc import Answer, Method, Methods, Request, Responder, Work
+from potsherd.node.rpc import Answer, Methods, Request, Responder, Work
 from potsherd.node.settings import ServerLimits
 from potsherd.node.statements import (
     answer_digest,
@@ -228,11 +228,6 @@ class _Stage:
 Handler = Callable[[Request], Awaitable[Answer]]
 
 
-def _body(method: Method[Any, Any], request: Request) -> Any:
-    """The request's record; Any because the table of methods erases which one it is."""
-    return method.asks.decode(request.body)
-
-
 class _Connection:
     """One greeted peer and its stages. Methods named like the requests answer them."""
 
@@ -280,7 +275,7 @@ class _Connection:
         handler = self._handlers[request.method.number]
         if request.method in (Methods.PUSH, Methods.PUSH_ABORT, Methods.COMMIT):
             try:
-                stage = self._stages.get(_body(request.method, request).stage)
+                stage = self._stages.get(request.record().stage)
             except PotsherdError:
                 stage = None  # the handler parses again and answers with the failure
             if stage is not None:
@@ -296,7 +291,7 @@ class _Connection:
         request: Request,
     ) -> Answer:
         try:
-            if before is not None:
+            if before is not None and not before.done():
                 await asyncio.wait((before,))  # a plain await would cancel the other with us
             return await self._counted(handler, request)
         finally:
@@ -369,20 +364,20 @@ class _Connection:
         return stage
 
     async def _push(self, request: Request) -> Answer:
-        body = records.Push.decode(request.body)
+        body: records.Push = request.record()
         self._stage(body.stage)
         await self._store.append(body.stage, body.offset, request.payload)
         return records.Done(), ()
 
     async def _push_abort(self, request: Request) -> Answer:
-        body = records.PushAbort.decode(request.body)
+        body: records.PushAbort = request.record()
         self._stage(body.stage)
         await self._store.abort(body.stage)
         self._stages.pop(body.stage, None)
         return records.Done(), ()
 
     async def _commit(self, request: Request) -> Answer:
-        body = records.Commit.decode(request.body)
+        body: records.Commit = request.record()
         descriptor = Descriptor.decode(body.descriptor)
         if body.lease or not self._is_from_holder(body.stage, descriptor.segment_id):
             open_provisional_lease(body.lease, descriptor, self._network_id, self._now())
