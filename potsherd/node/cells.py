@@ -10,7 +10,7 @@ from potsherd.erasure.descriptor import Descriptor
 from potsherd.erasure.layout import CELL_SIZE, Geometry
 from potsherd.erasure.merkle import HASH_SIZE, cell_leaves_fast, verify_range
 from potsherd.errors import IntegrityError
-from potsherd.node.records import PAYLOAD_MAX
+from potsherd.node.records import READ_MAX
 
 __all__ = [
     "Proven",
@@ -66,7 +66,7 @@ def runs_of(rows: Iterable[int]) -> list[tuple[int, int]]:
 
 def requests_of(runs: Sequence[tuple[int, int]], cell_size: int) -> Iterable[list[tuple[int, int]]]:
     """Cut runs into requests whose answers fit a message."""
-    room_max = PAYLOAD_MAX // cell_size
+    room_max = READ_MAX // cell_size
     part: list[tuple[int, int]] = []
     room = room_max
     for start, count in runs:

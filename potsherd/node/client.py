@@ -23,6 +23,7 @@ from potsherd.node.records import (
     NONCE_BYTES,
     PAYLOAD_MAX,
     PROTOCOL_VERSION,
+    READ_MAX,
     SEGMENTS_PER_MESSAGE_MAX,
     LeasePath,
     NodeStatusReply,
@@ -179,8 +180,8 @@ class Peer:
     ) -> tuple[memoryview, tuple[bytes, ...]]:
         """Cells of all runs (first row, count) one after another, and one proof a run; unverified."""
         cells = sum(count for _, count in runs)
-        if cells * CELL_SIZE > PAYLOAD_MAX:
-            raise LimitError(f"{cells} cells in one read, at most {PAYLOAD_MAX // CELL_SIZE}")
+        if cells * CELL_SIZE > READ_MAX:
+            raise LimitError(f"{cells} cells in one read, at most {READ_MAX // CELL_SIZE}")
         body = records.Read(segment_id, index, tuple(runs), self._env.rng.randbytes(NONCE_BYTES))
         reply = await self._caller.call(Methods.READ, body, payload_max=cells * CELL_SIZE)
         return reply.payload, reply.body.proofs
@@ -204,8 +205,8 @@ class Peer:
         self, segment_id: bytes, index: int, first: int, count: int, nonce: bytes
     ) -> bytes:
         """What the node answers to a challenge over `count` rows (node/challenge.py); the caller compares."""
-        if count * CELL_SIZE > PAYLOAD_MAX:
-            raise LimitError(f"{count} cells in one challenge, at most {PAYLOAD_MAX // CELL_SIZE}")
+        if count * CELL_SIZE > READ_MAX:
+            raise LimitError(f"{count} cells in one challenge, at most {READ_MAX // CELL_SIZE}")
         body = Challenge(segment_id, index, first, count, nonce)
         return (await self._caller.call(Methods.CHALLENGE, body)).body.digest
 

@@ -19,7 +19,7 @@ from potsherd.erasure.merkle import HASH_SIZE, MerkleBuilder, cell_leaves_fast
 from potsherd.errors import IntegrityError, PotsherdError, UnreachableError
 from potsherd.node.challenge import NONCE_SIZE, ChallengeHash
 from potsherd.node.reader import READ_TIMEOUT_S, Holder, SegmentReader
-from potsherd.node.records import PAYLOAD_MAX
+from potsherd.node.records import READ_MAX
 from potsherd.ports import Env
 
 __all__ = ["WINDOWS_AT_ONCE", "prove_all"]
@@ -60,7 +60,7 @@ async def prove_all(
 def _windows(descriptor: Descriptor) -> Iterator[tuple[int, int]]:
     """(first row, rows); a column of a window fits one answer."""
     row_bytes = descriptor.k * descriptor.cell_size
-    step = max(1, min(WINDOW_BYTES // row_bytes, PAYLOAD_MAX // descriptor.cell_size))
+    step = max(1, min(WINDOW_BYTES // row_bytes, READ_MAX // descriptor.cell_size))
     for first in range(0, descriptor.rows, step):
         yield first, min(step, descriptor.rows - first)
 

@@ -16,7 +16,7 @@ from potsherd.erasure.merkle import cell_leaves, verify_range
 from potsherd.errors import IntegrityError, NotFoundError, PotsherdError, RefusedError
 from potsherd.node.client import Peer
 from potsherd.node.placement import Candidate
-from potsherd.node.records import PAYLOAD_MAX, HolderTicket, RosterEntry
+from potsherd.node.records import READ_MAX, HolderTicket, RosterEntry
 from potsherd.node.rosters import Rosters
 from potsherd.node.session import Session
 from potsherd.node.store import Held, ShardStore
@@ -138,7 +138,7 @@ class Handover:
 
     async def _push(self, held: Held, peer: Peer, stage: int, progress: Progress) -> None:
         cell, rows = held.descriptor.cell_size, held.descriptor.rows
-        step = max(1, min(PART_BYTES, PAYLOAD_MAX) // cell)
+        step = max(1, min(PART_BYTES, READ_MAX) // cell)
         for first in range(0, rows, step):
             count = min(step, rows - first)
             data, _ = await self._store.read(held.segment_id, held.index, [(first, count)])

@@ -42,10 +42,13 @@ from potsherd.ports import Address, Buffer
 
 __all__ = ["CommittedSegment", "PushPlan", "SegmentPusher", "StoredShard"]
 
-WINDOW_BYTES = 64 * 2**20
+WINDOW_BYTES = 128 * 2**20
 """Coded bytes kept in memory for the workers; beyond it `push_rows` waits, or stragglers use the spool."""
-PUSHES_BYTES = 40 * 2**20
-"""Under way to all holders together, outside of the window at worst; each may have an n-th of it in a push."""
+PUSHES_BYTES = WINDOW_BYTES // 2
+"""Under way to all holders together, outside of the window at worst; each may have an n-th of it in a push.
+
+Half a window, so that the next pushes are coded while these are taken; with more a small rest follows each.
+"""
 SPOOL_READS_AT_ONCE = 4
 """Workers that read from the spool at a time: each takes k columns to make one."""
 PUSH_BYTES_MIN = 2**16
@@ -380,12 +383,15 @@ class SegmentPusher:
         finally:
             slot.busy_since = None
         slot.sent += sum(map(len, columns))
-        taken = self._env.monotonic() - start
-        if taken < PUSH_FAST_S:
-            most = min(PUSH_BYTES_MAX, PUSHES_BYTES // self._plan.n)
-            slot.push_max = max(PUSH_BYTES_MIN, min(2 * slot.push_max, most))
-        elif taken > 2 * PUSH_FAST_S:
-            slot.push_max = max(slot.push_max // 2, PUSH_BYTES_MIN)
+        slot.push_max = self._next_push(slot.push_max, self._env.monotonic() - start)
+
+    def _next_push(self, size: int, taken_s: float) -> int:
+        """Bytes of the next push after one of at most `size`: whole cells, which a disk takes without a copy."""
+        if taken_s < PUSH_FAST_S:
+            size = min(2 * size, PUSH_BYTES_MAX, PUSHES_BYTES // self._plan.n)
+        elif taken_s > 2 * PUSH_FAST_S:
+            size //= 2
+        return max(size - size % CELL_SIZE, PUSH_BYTES_MIN)
 
     async def _give_up(self, slot: _Slot, error: PotsherdError) -> None:
         """Its bytes are not to be had any more: repair will bring the shard, if w others are acknowledged."""

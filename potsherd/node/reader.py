@@ -528,7 +528,7 @@ class SegmentReader:
     ) -> tuple[memoryview, bytes]:
         """Verified cells of one holder's shard, one behind the other, and their leaves. Raises PotsherdError.
 
-        At most PAYLOAD_MAX bytes, as `requests_of` cuts them.
+        At most READ_MAX bytes, as `requests_of` cuts them.
         """
         start = self._env.monotonic()
         peer = await self.peer(holder)

@@ -20,6 +20,7 @@ __all__ = [
     "PAYLOAD_MAX",
     "PROTOCOL_VERSION",
     "PROVISIONAL_LEASE_S",
+    "READ_MAX",
     "SEGMENTS_PER_MESSAGE_MAX",
     "Head",
     "HolderTicket",
@@ -43,8 +44,10 @@ PROVISIONAL_LEASE_S = 30 * 86400
 """Seconds for which a segment is protected before a lease covers it."""
 LEASE_GRACE_S = 30 * 86400
 """Seconds between the end of a lease, or its withdrawal, and the deletion it allows; the default."""
-PAYLOAD_MAX = 4 * 2**20
-"""Bytes of raw payload in one message."""
+PAYLOAD_MAX = 8 * 2**20
+"""Bytes of raw payload in one message. Each push costs some CPU time of its own, whatever its size."""
+READ_MAX = 4 * 2**20
+"""Bytes of cells in one answer, and of those that prove a bad encoding: each answer is in memory whole."""
 SEGMENTS_PER_MESSAGE_MAX = 64
 """Segments named in one message; longer lists go in several."""
 PROTOCOL_VERSION = 1

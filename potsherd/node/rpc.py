@@ -62,7 +62,7 @@ HEADER_MAX = BODY_MAX + 64
 """Bytes of an encoded envelope; a longer header breaks the connection off."""
 IN_FLIGHT_MAX = 32
 """Requests of one connection under way; more wait: at the dialler in `call`, at the listener unread."""
-IN_FLIGHT_BYTES_MAX = 4 * PAYLOAD_MAX
+IN_FLIGHT_BYTES_MAX = 2 * PAYLOAD_MAX
 """Payload bytes that one connection may occupy at the listener; more stay unread or wait for room."""
 ABANDONED_MAX = 256
 """Requests given up whose answer may still come; a listener that leaves more open is broken off."""

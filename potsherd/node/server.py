@@ -37,8 +37,8 @@ from potsherd.node.client import Admit
 from potsherd.node.membrane import charge_of
 from potsherd.node.payloads import PayloadBuffers
 from potsherd.node.records import (
-    PAYLOAD_MAX,
     PROTOCOL_VERSION,
+    READ_MAX,
     ROSTER_DIFFERS,
     ROSTER_NOT_HERE,
     ROSTER_SAME,
@@ -437,7 +437,7 @@ class _Connection:
     async def _read(self, request: Request) -> Answer:
         body = records.Read.decode(request.body)
         size = sum(count for _, count in body.runs) * CELL_SIZE
-        if size > PAYLOAD_MAX:
+        if size > READ_MAX:
             raise LimitError("more cells than one answer can hold")
         await request.reserve(size)
         self._server.neighbours.caretaker.check_read(body.segment_id, body.runs)
@@ -457,7 +457,7 @@ class _Connection:
     async def _challenge(self, request: Request) -> Answer:
         """Costs what a read of the same cells costs, but for the traffic: so it waits for the same room."""
         body = Challenge.decode(request.body)
-        if body.count * CELL_SIZE > PAYLOAD_MAX:
+        if body.count * CELL_SIZE > READ_MAX:
             raise LimitError("more cells than one challenge may name")
         await request.reserve(body.count * CELL_SIZE)
         self._server.neighbours.caretaker.check_read(body.segment_id, [(body.first, body.count)])

@@ -283,6 +283,33 @@ def test_holders_that_stall_now_and_then_take_no_more_memory(
     assert 12 * row < max(seen) <= (12 + 8) * row
 
 
+def test_pushes_are_whole_cells_whatever_the_number_of_holders(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A holder's disk takes blocks of 4 KiB as they are, and copies what is not."""
+    monkeypatch.setattr(pusher_module, "PUSHES_BYTES", 33 * CELL_SIZE + 1)  # of 7 holders
+    stream = stream_of(40 * K * CELL_SIZE)
+    sizes: list[int] = []
+    original = Peer.push
+
+    async def counted(self: Peer, stage: int, offset: int, *buffers: Buffer) -> None:
+        size = sum(memoryview(buffer).nbytes for buffer in buffers)
+        sizes.append(size)
+        if size == 4 * CELL_SIZE:
+            await asyncio.sleep(3)  # the next one is half as large
+        await original(self, stage, offset, *buffers)
+
+    async def scenario(town: Town) -> None:
+        async with await town.session() as session:
+            await push(session, stream)
+
+    monkeypatch.setattr(Peer, "push", counted)
+    in_town(scenario)
+    assert sum(sizes) == 40 * N * CELL_SIZE
+    assert {size % CELL_SIZE for size in sizes} == {0}
+    assert max(sizes) == 4 * CELL_SIZE
+
+
 def test_an_interrupted_push_sends_only_what_is_missing() -> None:
     stream = stream_of(24 * K * CELL_SIZE)
     half = len(stream) // 2

@@ -26,7 +26,7 @@ from potsherd.errors import (
 from potsherd.node.audit.records import BadEncoding, ProvedCell
 from potsherd.node.client import Dial
 from potsherd.node.reader import Holder, SegmentReader
-from potsherd.node.records import PAYLOAD_MAX, RosterEntry
+from potsherd.node.records import READ_MAX, RosterEntry
 from potsherd.node.repair.claiming import ASK_TIMEOUT_S, Gossip
 from potsherd.node.repair.journal import Journal
 from potsherd.node.repair.limiter import Limiter
@@ -197,7 +197,7 @@ class Encodings:
         holders = {e.index: e for e in seen.holding(Standing.LIVE)}
         d = held.descriptor
         extra = sorted(holders)[d.k :]
-        if not extra or d.k * d.cell_size > PAYLOAD_MAX:
+        if not extra or d.k * d.cell_size > READ_MAX:
             return None
         reader = SegmentReader.of(
             self._session, d, [Holder(e.index, e.node, None) for e in holders.values()]

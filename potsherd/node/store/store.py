@@ -21,7 +21,7 @@ from potsherd.errors import (
     UsageError,
 )
 from potsherd.node.challenge import ChallengeHash
-from potsherd.node.records import PAYLOAD_MAX, Head, Lease, LeasePath, Ticket
+from potsherd.node.records import READ_MAX, Head, Lease, LeasePath, Ticket
 from potsherd.node.store import (
     audits,
     care,
@@ -184,7 +184,7 @@ class ShardStore:
 
         The bytes are as the disk gives them: who asked checks them by the proofs. Raises NotFoundError
         when this index is not held, RefusedError for rows it does not have, LimitError for more than
-        PAYLOAD_MAX bytes.
+        READ_MAX bytes.
         """
         row = await self._row_of(segment_id, index, runs)
         if row.allocated is None:
@@ -573,8 +573,8 @@ def _check_runs(row: Segment, runs: Sequence[tuple[int, int]]) -> None:
     for first, count in runs:
         if first < 0 or count < 1 or first + count > rows:
             raise RefusedError(f"rows {first} to {first + count - 1} of a shard with {rows}")
-    if sum(count for _, count in runs) * cell > PAYLOAD_MAX:
-        raise LimitError(f"more than {PAYLOAD_MAX} bytes in one read")
+    if sum(count for _, count in runs) * cell > READ_MAX:
+        raise LimitError(f"more than {READ_MAX} bytes in one read")
 
 
 def _file_answer(

@@ -17,10 +17,11 @@ from potsherd import errors
 from potsherd.crypto.signing import SigningKey
 from potsherd.errors import LimitError, PeerError, PotsherdError, QuotaError
 from potsherd.node import records
-from potsherd.node.records import PAYLOAD_MAX, Failure
+from potsherd.node.records import PAYLOAD_MAX, READ_MAX, Failure
 from potsherd.node.rpc import (
     ABANDONED_MAX,
     HEADER_MAX,
+    IN_FLIGHT_BYTES_MAX,
     IN_FLIGHT_MAX,
     METHODS,
     Answer,
@@ -207,7 +208,7 @@ def test_payloads_that_wait_are_bounded_in_bytes() -> None:
         await caller.close()
 
     run(serving(handler(slow)), scenario)
-    assert 0 < most <= 4 * PAYLOAD_MAX
+    assert 0 < most <= IN_FLIGHT_BYTES_MAX
 
 
 def test_answers_that_wait_are_bounded_in_bytes_too() -> None:
@@ -215,15 +216,15 @@ def test_answers_that_wait_are_bounded_in_bytes_too() -> None:
 
     async def large(request: Request) -> Answer:
         nonlocal ready
-        await request.reserve(PAYLOAD_MAX)
+        await request.reserve(READ_MAX)
         ready += 1
-        return records.ReadProofs((b"",)), (bytes(PAYLOAD_MAX),)
+        return records.ReadProofs((b"",)), (bytes(READ_MAX),)
 
     async def scenario(stream: Stream) -> None:
         for i in range(12):
             await stream.write(frame(Envelope(0, i, Methods.READ.number, read_body(1).encode())))
         await asyncio.sleep(30)  # and read nothing
-        assert ready == 4
+        assert ready == IN_FLIGHT_BYTES_MAX // READ_MAX == 4
         stream.abort()
 
     run(serving(handler(large)), scenario)
