@@ -38,6 +38,9 @@ class DhtConfig:
     """Store requests in flight; further ones wait."""
     announce_batch: int = 64
     """Keys looked up before their records are sent, grouped by keeper."""
+    everybody_s: float = 240.0
+    """A look-up that found the whole of a small network serves for storing announcements this long, if nobody comes or
+    goes; less than `token_period_s`, for the tokens are its own."""
     pool_cover: int = 3
     """Nodes that tell what they keep of each block of a pool."""
     pool_blocks_max: int = 128

@@ -50,12 +50,21 @@ class _Plan:
     at_home: list[int] = field(default_factory=list)
 
 
+class _Everybody(NamedTuple):
+    """All nodes of a small network, as a look-up found them."""
+
+    since: float
+    places: tuple[tuple[Contact, bytes], ...]
+    """Each with the token for storing there."""
+
+
 class Publisher:
     """Stores own records; one for each node."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._slots = asyncio.Semaphore(engine.config.stores_parallel)
+        self._everybody: _Everybody | None = None
 
     async def store(self, kind: Kind, items: Sequence[Item]) -> list[Reached]:
         """Store each item at the nearest nodes of its key, in batches; outcomes in the items' order."""
@@ -70,32 +79,67 @@ class Publisher:
         self, kind: Kind, items: Sequence[Item], chosen: list[int], outcomes: list[Reached]
     ) -> None:
         keys = list(dict.fromkeys(items[i].key for i in chosen))
-        nearest = await self._nearest(keys)
-        places: dict[bytes, list[int]] = {key: [] for key in keys}
+        known = None if kind is Kind.PRESENCE else self._known_to_be_all()
+        if known is not None:
+            if await self._store_at_nearest(kind, items, chosen, outcomes, _near(keys, known)):
+                return
+            self._everybody = None  # somebody has gone, or started again and forgotten the token
+            for i in chosen:
+                outcomes[i] = Reached()
+        await self._store_at_nearest(kind, items, chosen, outcomes, await self._nearest(keys))
+
+    async def _store_at_nearest(
+        self,
+        kind: Kind,
+        items: Sequence[Item],
+        chosen: list[int],
+        outcomes: list[Reached],
+        nearest: dict[bytes, list[tuple[Contact, bytes]]],
+    ) -> bool:
+        """Whether all who were asked have answered."""
+        places: dict[bytes, list[int]] = {key: [] for key in nearest}
         for i in chosen:
             places[items[i].key].append(i)
         plan = _Plan()
-        for key in keys:
+        for key in nearest:
             self._assign(plan, key, nearest[key], places[key])
         for i in plan.at_home:
             _count(outcomes[i], self._keep_at_home(kind, items[i].data))
-        await asyncio.gather(
+        answered = await asyncio.gather(
             *(
                 self._send(kind, contact, plan.tokens[contact], items, mine, outcomes)
                 for contact, mine in plan.items.items()
             )
         )
+        return all(answered)
+
+    def _known_to_be_all(self) -> Sequence[tuple[Contact, bytes]] | None:
+        """What a look-up of the last `everybody_s` found, while nobody is known who was not there, or is gone."""
+        engine, known = self._engine, self._everybody
+        if known is None:
+            return None
+        there = {contact for contact, _ in known.places}
+        if (
+            engine.env.monotonic() - known.since < engine.config.everybody_s
+            and there.issuperset(engine.table.contacts())
+            and not any(engine.has_failed(contact) for contact in there)
+        ):
+            return known.places
+        self._everybody = None
+        return None
 
     async def _nearest(self, keys: Sequence[bytes]) -> dict[bytes, list[tuple[Contact, bytes]]]:
         """Nodes nearest to each key with tokens, nearest first.
 
         A look-up that finds fewer nodes than it could has found the whole network: the other keys
-        need none of their own.
+        need none of their own, nor do those that are announced soon after it.
         """
+        since = self._engine.env.monotonic()
         search = await self._engine.look_up(keys[0], thorough=True)
         first = search.nearest_with_tokens()
         if len(first) < self._engine.config.keepers:
-            return {key: sorted(first, key=partial(_distance, key)) for key in keys}
+            self._everybody = _Everybody(since, tuple(first))
+            return _near(keys, first)
         searches = await asyncio.gather(
             *(self._engine.look_up(key, thorough=True) for key in keys[1:])
         )
@@ -135,12 +179,16 @@ class Publisher:
         items: Sequence[Item],
         mine: list[int],
         outcomes: list[Reached],
-    ) -> None:
+    ) -> bool:
+        """Whether it has answered."""
+        answered = True
         async with self._slots:
             for batch in batches([items[i].data for i in mine], 0):
                 codes = await self.store_at(contact, kind, token, None, [d for _, d in batch])
+                answered = answered and bool(codes)
                 for (place, _), code in zip(batch, codes, strict=False):
                     _count(outcomes[mine[place]], code)
+        return answered
 
     async def store_at(
         self,
@@ -170,6 +218,13 @@ def batches(records: Sequence[bytes], chain_size: int) -> list[list[tuple[int, b
         result[-1].append((place, data))
         room -= size
     return result
+
+
+def _near(
+    keys: Sequence[bytes], nodes: Sequence[tuple[Contact, bytes]]
+) -> dict[bytes, list[tuple[Contact, bytes]]]:
+    """All of them for each key, nearest first."""
+    return {key: sorted(nodes, key=partial(_distance, key)) for key in keys}
 
 
 def _distance(key: bytes, place: tuple[Contact, bytes]) -> int:

@@ -48,7 +48,8 @@ DOUBLINGS_MAX = 16
 WARN_AFTER_S = RECORD_LIFE_S / 2
 """Seconds of failures after which they are a warning."""
 GATHER_S = 0.5
-"""Seconds to wait after a commit, so that several are announced in one go."""
+"""Seconds to wait after a commit at least, and twice that at most, so that several are announced in one go; and a
+`put` that is soon done asks for it itself, when the head is there as well."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ class Announcer:
                     await self._wake.wait()
             except TimeoutError:
                 return
-            await asyncio.sleep(GATHER_S * self._env.rng.random())
+            await asyncio.sleep(GATHER_S * self._env.rng.uniform(1.0, 2.0))
             with self._patience():
                 await self._announce_new()
             end = min(end, self._env.monotonic() + self._put_off(pause))

@@ -107,11 +107,18 @@ class Rosters:
         self, segment_id: bytes, index: int, *, held: bool = True, above: int | None = None
     ) -> bytes:
         """A signed entry with a counter higher than in our own before and than `above`."""
-        before = await self.own(segment_id)
-        known = [c for c in (above, before[0].counter if before else None) if c is not None]
+        own = await self.own(segment_id)
+        known = [c for c in (above, own[0].counter if own else None) if c is not None]
         counter = next_counter(max(known, default=None), self._env.utc())
-        entry = RosterEntry(segment_id, index, self._identity.key, counter, held)
-        self._signed[segment_id, counter] = None
+        return self._sign(RosterEntry(segment_id, index, self._identity.key, counter, held))
+
+    def sign_first(self, segment_id: bytes, index: int) -> bytes:
+        """The same for a segment that is not held here yet: there is no roster to look into."""
+        counter = next_counter(None, self._env.utc())
+        return self._sign(RosterEntry(segment_id, index, self._identity.key, counter, True))
+
+    def _sign(self, entry: RosterEntry) -> bytes:
+        self._signed[entry.segment_id, entry.counter] = None
         if len(self._signed) > SIGNED_MAX:
             self._signed.popitem(last=False)
         return entry.signed(self._key.sign, self._identity.network_id)
@@ -177,7 +184,8 @@ class Rosters:
             if entry.index >= held.descriptor.n:
                 continue
             if entry.node == self._identity.key:
-                await self._settle(held, entry)
+                if entry != known.get(entry.node):
+                    await self._settle(held, entry)
                 continue
             accepted.append(data)
             before = known.get(entry.node)
@@ -187,7 +195,8 @@ class Rosters:
                 await self.renewed(entry)
             if entry.held:
                 self._told(entry.node, held.descriptor.placement_key, address)
-        await self._make_room(held.segment_id, accepted)
+        if len(known) + len(accepted) > ROSTER_MAX:
+            await self._make_room(held.segment_id, accepted)
         if news:
             await self._came_up(held, news)
         try:

@@ -54,7 +54,7 @@ from potsherd.node.statements import (
     open_provisional_lease,
     open_ticket,
 )
-from potsherd.node.store import Held, ShardStore
+from potsherd.node.store import Held, ShardStore, Tombstone
 from potsherd.ports import Address, Buffer, Env, Identity, Stream
 from potsherd.wire import Record
 
@@ -228,6 +228,11 @@ class _Stage:
 Handler = Callable[[Request], Awaitable[Answer]]
 
 
+def _check_not_withdrawn(tombstone: Tombstone | None) -> None:
+    if tombstone is not None:
+        raise RefusedError("the segment was withdrawn by its owner and dropped here")
+
+
 class _Connection:
     """One greeted peer and its stages. Methods named like the requests answer them."""
 
@@ -351,8 +356,7 @@ class _Connection:
     async def _check_welcome(self, segment_id: bytes, index: int) -> None:
         """Refuse a shard that could not be committed before its bytes are sent."""
         self._server.neighbours.check_intake(commit=True)
-        if await self._store.tombstone(segment_id) is not None:
-            raise RefusedError("the segment was withdrawn by its owner and dropped here")
+        _check_not_withdrawn(await self._store.tombstone(segment_id))
         held = await self._store.held(segment_id)
         if held is not None and held.index != index:
             raise RefusedError("the node holds another shard of this segment")
@@ -381,8 +385,13 @@ class _Connection:
         descriptor = Descriptor.decode(body.descriptor)
         if body.lease or not self._is_from_holder(body.stage, descriptor.segment_id):
             open_provisional_lease(body.lease, descriptor, self._network_id, self._now())
-        held = await self._store.held(descriptor.segment_id)
+        segment_id = descriptor.segment_id
+        held, tombstone = await asyncio.gather(  # at the same time: one way to the index
+            self._store.held(segment_id), self._store.tombstone(segment_id)
+        )
         if held is None:
+            self._server.neighbours.check_intake(commit=True)
+            _check_not_withdrawn(tombstone)
             entry = await self._commit_stage(body, descriptor)
         else:
             entry = await self._commit_again(body.stage, held)
@@ -394,10 +403,9 @@ class _Connection:
 
     async def _commit_stage(self, body: records.Commit, descriptor: Descriptor) -> bytes:
         index = self._stage(body.stage).index
-        await self._check_welcome(descriptor.segment_id, index)
         if index >= descriptor.n:
             raise RefusedError("the segment has no shard of that number")
-        entry = await self._rosters.sign(descriptor.segment_id, index)
+        entry = self._rosters.sign_first(descriptor.segment_id, index)
         await self._commit_in_store(body, descriptor, index, entry)
         self._stages.pop(body.stage, None)
         held = await self._store.held(descriptor.segment_id)

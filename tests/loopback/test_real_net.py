@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
+import hashlib
 import json
 import os
 import signal
@@ -11,23 +13,24 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from raw_peer import RawPeer
 
 import potsherd
+from potsherd.crypto.signing import SigningKey
 from potsherd.errors import PeerError, UnreachableError, UsageError
+from potsherd.node.real import certificates, tls
 from potsherd.node.real import net as real_net
 from potsherd.node.real import streams as real_streams
-from potsherd.node.real import tls
 from potsherd.node.real.net import RealListener, RealNet
 from potsherd.node.real.sealing import Opener
 from potsherd.node.real.streams import SealedStream
@@ -67,9 +70,9 @@ async def assert_serves(listener: RealListener) -> None:
 
 
 def test_certificate_is_a_function_of_the_key() -> None:
-    assert tls.node_certificate(ANNA.seed) == tls.node_certificate(ANNA.seed)
-    assert tls.node_certificate(ANNA.seed) != tls.node_certificate(BERT.seed)
-    certificate = x509.load_der_x509_certificate(tls.node_certificate(ANNA.seed))
+    assert certificates.node_certificate(ANNA.key) == certificates.node_certificate(ANNA.key)
+    assert certificates.node_certificate(ANNA.key) != certificates.node_certificate(BERT.key)
+    certificate = x509.load_der_x509_certificate(certificates.node_certificate(ANNA.key))
     assert certificate.not_valid_before_utc.year == 1970
     assert certificate.not_valid_after_utc.year == 9999
     assert certificate.serial_number.bit_length() <= 159
@@ -79,10 +82,96 @@ def test_certificate_is_that_of_the_vector() -> None:
     """docs/spec/streams.md; peers need not have equal certificates, but ours must not change unnoticed."""
     path = Path(__file__).parent.parent / "vectors" / "tls" / "node-certificate.json"
     case = json.loads(path.read_text())
-    assert tls.AUTHORITY_SEED.hex() == case["authority_seed"]
-    assert tls._authority_certificate().hex() == case["authority_certificate"]
-    assert tls.node_certificate(bytes.fromhex(case["node_seed"])).hex() == case["node_certificate"]
+    assert certificates.AUTHORITY_SEED.hex() == case["authority_seed"]
+    assert certificates.authority_certificate().hex() == case["authority_certificate"]
+    key = SigningKey(bytes.fromhex(case["node_seed"])).verify_key
+    assert certificates.node_certificate(key).hex() == case["node_certificate"]
     assert tls.alpn(bytes.fromhex(case["network_id"])) == case["alpn"]
+
+
+def test_ours_is_what_the_library_would_make() -> None:
+    """Serial numbers of all lengths among them."""
+    authority = Ed25519PrivateKey.from_private_bytes(certificates.AUTHORITY_SEED)
+    for number in range(300):
+        seed = hashlib.blake2b(number.to_bytes(2, "big"), digest_size=32).digest()
+        key = Ed25519PrivateKey.from_private_bytes(seed).public_key()
+        ours = certificates.node_certificate(key.public_bytes_raw())
+        read = x509.load_der_x509_certificate(ours)
+        assert ours == library_made(read, key, authority)
+        assert read.public_key() == key
+        assert certificates.key_of(ours) == key.public_bytes_raw()
+
+
+def library_made(
+    read: x509.Certificate, key: Ed25519PublicKey, authority: Ed25519PrivateKey
+) -> bytes:
+    """The page's certificate of a key, by the X.509 library; names and dates as they were `read`."""
+    number = hashlib.blake2b(key.public_bytes_raw(), digest_size=16).digest()
+    name = x509.NameAttribute(NameOID.COMMON_NAME, key.public_bytes_raw().hex())
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([name]))
+        .issuer_name(read.issuer)
+        .public_key(key)
+        .serial_number(int.from_bytes(number, "big") + 1)
+        .not_valid_before(read.not_valid_before_utc)
+        .not_valid_after(read.not_valid_after_utc)
+    )
+    for extension in (
+        x509.BasicConstraints(ca=False, path_length=None),
+        read.extensions.get_extension_for_class(x509.KeyUsage).value,
+        x509.SubjectKeyIdentifier.from_public_key(key),
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()),
+    ):
+        critical = isinstance(extension, x509.BasicConstraints | x509.KeyUsage)
+        builder = builder.add_extension(extension, critical=critical)
+    return builder.sign(authority, None).public_bytes(Encoding.DER)
+
+
+def test_the_key_is_that_of_the_certificate_whatever_else_is_in_it() -> None:
+    """Others may make theirs in another way, and lie in each part of it; or send no certificate at all."""
+    mallory = Ed25519PrivateKey.from_private_bytes(b"m" * 32)
+    pem = certified(mallory, ANNA.key.hex(), certificates.AUTHORITY_SEED)
+    other = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+    assert certificates.key_of(other) == mallory.public_key().public_bytes_raw()
+    annas = certificates.node_certificate(ANNA.key)
+    for at in range(len(annas)):
+        changed = annas[:at] + bytes([annas[at] ^ 1]) + annas[at + 1 :]
+        assert outcome(certificates.key_of, changed) == outcome(library_read, changed)
+    for size in (0, 1, 31, 203, 204, 205, len(annas) - 1):
+        with pytest.raises(PeerError):
+            certificates.key_of(annas[:size])
+
+
+def outcome(read: Callable[[bytes], bytes], data: bytes) -> bytes | None:
+    """None for what is no certificate of an Ed25519 key."""
+    try:
+        return read(data)
+    except Exception:
+        return None
+
+
+def library_read(data: bytes) -> bytes:
+    """The key as the X.509 library finds it."""
+    key = x509.load_der_x509_certificate(data).public_key()
+    assert isinstance(key, Ed25519PublicKey)
+    return key.public_bytes_raw()
+
+
+def test_dialling_needs_no_library_for_certificates() -> None:
+    """It would be half the CPU of a small get."""
+    code = (
+        "import asyncio, ssl, sys\n"
+        "from potsherd.crypto.signing import SigningKey\n"
+        "from potsherd.node.real import certificates, tls\n"
+        "from potsherd.ports import Identity\n"
+        "key = SigningKey(bytes(32)).verify_key\n"
+        "asyncio.run(tls.Contexts().client(Identity(bytes(32), key, bytes(32))))\n"
+        "assert certificates.key_of(certificates.node_certificate(key)) == key\n"
+        "print('cryptography.x509' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 async def test_key_that_does_not_belong_to_the_seed_is_a_mistake() -> None:
@@ -133,11 +222,13 @@ def certified(key: Any, name: str, authority_seed: bytes) -> bytes:
     certificate = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, tls.AUTHORITY_NAME)]))
+        .issuer_name(
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, certificates.AUTHORITY_NAME)])
+        )
         .public_key(key.public_key())
         .serial_number(1)
-        .not_valid_before(tls.VALID_FROM)
-        .not_valid_after(tls.VALID_UNTIL)
+        .not_valid_before(datetime.datetime(1970, 1, 2, tzinfo=datetime.UTC))
+        .not_valid_after(datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC))
         .sign(authority, None)
     )
     pem: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -161,12 +252,14 @@ async def is_served(listener: RealListener, context: ssl.SSLContext) -> bool:
 async def test_clients_without_a_node_certificate_are_refused() -> None:
     mallory = Ed25519PrivateKey.from_private_bytes(b"m" * 32)
     async with listening() as listener:
-        good = certified(mallory, "mallory", tls.AUTHORITY_SEED)
+        good = certified(mallory, "mallory", certificates.AUTHORITY_SEED)
         assert await is_served(listener, stranger_context(good))
         foreign = certified(mallory, "mallory", b"x" * 32)
         assert not await is_served(listener, stranger_context(foreign))
         assert not await is_served(listener, stranger_context(None))
-        other_kind = certified(ec.generate_private_key(ec.SECP256R1()), "m", tls.AUTHORITY_SEED)
+        other_kind = certified(
+            ec.generate_private_key(ec.SECP256R1()), "m", certificates.AUTHORITY_SEED
+        )
         assert not await is_served(listener, stranger_context(other_kind))
         old = stranger_context(good)
         old.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -188,7 +281,7 @@ async def test_name_in_a_certificate_proves_nothing() -> None:
 
     mallory = Ed25519PrivateKey.from_private_bytes(b"m" * 32)
     async with listening(accept) as listener:
-        chain = certified(mallory, ANNA.key.hex(), tls.AUTHORITY_SEED)
+        chain = certified(mallory, ANNA.key.hex(), certificates.AUTHORITY_SEED)
         assert await is_served(listener, stranger_context(chain))
     assert seen == [mallory.public_key().public_bytes_raw()]
 

@@ -488,3 +488,48 @@ def test_two_processes_with_one_seed_do_the_same(tmp_path: Path) -> None:
     assert len(one) >= 32
     assert digest(1, 2) == one
     assert digest(2, 1) != one
+
+
+def test_a_small_network_that_was_just_looked_up_is_not_looked_up_again(world: World) -> None:
+    async def scenario() -> None:
+        network = Network(world)
+        await network.grow(12)
+        await asyncio.sleep(300)
+        donor = network.donors[3]
+        other, third = b"o" * 20, b"t" * 20
+        assert await donor.announce([network.announcement(3, KEY)]) == 12
+        before = donor.statistics().lookups
+        assert await donor.announce([network.announcement(3, other)]) == 12
+        assert donor.statistics().lookups == before
+        await asyncio.sleep(DhtConfig().everybody_s)
+        assert await donor.announce([network.announcement(3, third)]) == 12
+        assert donor.statistics().lookups == before + 1
+        for key in (KEY, other, third):
+            assert sorted(network.keepers(key)) == list(range(12))
+        await network.close()
+
+    play(world, scenario)
+
+
+def test_who_comes_and_who_starts_again_keeps_what_is_announced_right_after(world: World) -> None:
+    """The tokens of one that has started again are void, and a newcomer has given none."""
+
+    async def scenario() -> None:
+        network = Network(world, DhtConfig(maintenance=False))  # nobody hands anything over
+        await network.grow(8)
+        donor, keys = network.donors[3], [bytes([place]) * 20 for place in range(4)]
+        assert await donor.announce([network.announcement(3, keys[0])]) == 8
+        await network.donors[5].close()
+        network.donors[5], _ = await network._open("donor5", network.membranes[5])
+        await network.donors[5].start(network.bootstrap([0]))
+        assert await donor.announce([network.announcement(3, keys[1])]) == 8
+        assert sorted(network.keepers(keys[1])) == list(range(8))
+        await network.add_donor()
+        await asyncio.sleep(1)
+        assert await donor.announce([network.announcement(3, keys[2])]) == 9
+        assert 8 in network.keepers(keys[2])
+        world.unplug("donor8")
+        assert await donor.announce([network.announcement(3, keys[3])]) == 8
+        await network.close()
+
+    play(world, scenario)

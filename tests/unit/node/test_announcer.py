@@ -14,6 +14,7 @@ from potsherd.dht import Announcement, Dht
 from potsherd.errors import PeerError
 from potsherd.node.announcer import (
     ANNOUNCERS,
+    GATHER_S,
     RETRY_MAX_S,
     Announcer,
     locators_of,
@@ -179,6 +180,23 @@ def test_a_new_shard_is_announced_within_moments_in_one_go() -> None:
         fixture.announcer.committed(fixture.store.hold(made(3), ANNOUNCERS))
         await asyncio.sleep(2)
         assert [len(batch) for batch in fixture.dht.batches] == [3]
+
+    run(scenario)
+
+
+def test_what_is_asked_for_soon_after_its_commit_is_announced_once() -> None:
+    """As a put does that is soon done: commit, head, announce."""
+
+    async def scenario(fixture: Fixture) -> None:
+        for number in range(20):
+            await asyncio.sleep(100)
+            held = fixture.store.hold(made(number), 0)
+            fixture.announcer.committed(held)
+            await asyncio.sleep(GATHER_S / 2)
+            fixture.announcer.committed(held)
+            assert await fixture.announcer.announce_asked([held]) == 5
+        await asyncio.sleep(100)
+        assert [len(batch) for batch in fixture.dht.batches] == [1] * 20
 
     run(scenario)
 

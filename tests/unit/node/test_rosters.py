@@ -209,3 +209,30 @@ def test_only_what_is_new_comes_up() -> None:
         assert await news(3, 12) == 1, "again after a release"
 
     with_book(scenario)
+
+
+def test_a_merge_looks_once_into_the_roster_and_writes_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after every put: all holders' entries, our own among them as it is kept here."""
+    looks: list[bytes] = []
+    before = ShardStore.roster
+
+    async def roster(store: ShardStore, segment_id: bytes) -> list[bytes]:
+        looks.append(segment_id)
+        return await before(store, segment_id)
+
+    async def scenario(book: Book, now: float) -> None:
+        mine = await book.take(1, now)
+        held = await book.store.held(book.made.segment_id)
+        assert held is not None
+        hints = [(book.made.entry(key, i), None) for i, key in zip((0, 2, 3), OTHERS, strict=False)]
+        looks.clear()
+        assert await book.rosters.merge(held, [*hints, (mine, None)]) == 3
+        assert looks == [held.segment_id]
+        assert sorted(await book.store.roster(held.segment_id)) == sorted(
+            [mine, *(data for data, _ in hints)]
+        )
+
+    monkeypatch.setattr(ShardStore, "roster", roster)
+    with_book(scenario)
