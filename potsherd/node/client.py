@@ -207,7 +207,7 @@ class Peer:
         if count * CELL_SIZE > PAYLOAD_MAX:
             raise LimitError(f"{count} cells in one challenge, at most {PAYLOAD_MAX // CELL_SIZE}")
         body = Challenge(segment_id, index, first, count, nonce)
-        return (await self._caller.call(Methods.CHALLENGE, body)).body.digest
+        return (await self._caller.call(Methods.CHALLENGE, body)).body.tag
 
     async def descriptor(self, segment_id: bytes) -> bytes:
         """The descriptor's bytes; the caller checks them against the id. Raises NotFoundError."""

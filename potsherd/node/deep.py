@@ -17,7 +17,7 @@ from potsherd.erasure.code import Code
 from potsherd.erasure.descriptor import Descriptor
 from potsherd.erasure.merkle import HASH_SIZE, MerkleBuilder, cell_leaves_fast
 from potsherd.errors import IntegrityError, PotsherdError, UnreachableError
-from potsherd.node.challenge import NONCE_SIZE, ChallengeHash
+from potsherd.node.challenge import NONCE_SIZE, ChallengeTag
 from potsherd.node.reader import READ_TIMEOUT_S, Holder, SegmentReader
 from potsherd.node.records import PAYLOAD_MAX
 from potsherd.ports import Env
@@ -198,7 +198,7 @@ class _Check:
         """The leaves of all columns, and who does not answer as they must is read."""
         wanted = [(holder.index, nonce) for holder, (nonce, _) in asked.items()]
         cells = {index: column.cells for index, column in columns.items()}
-        expected = await self._env.offload(_expect, self._descriptor, cells, wanted)
+        expected = await self._env.offload(_expect, self._descriptor, cells, first, wanted)
         leaves = {i: column.leaves for i, column in columns.items()} | expected.leaves
         answers = await asyncio.gather(*(task for _, task in asked.values()))
         doubtful = [
@@ -252,12 +252,16 @@ _MISFIT = "the piece does not fit the others: the segment was coded wrong"
 def _expect(
     descriptor: Descriptor,
     columns: Mapping[int, memoryview],
+    first: int,
     wanted: Sequence[tuple[int, bytes]],
 ) -> _Expected:
-    """Leaves of the columns that are not there, and the answers to (index, nonce) challenges over any."""
+    """Leaves of the columns that are not there, and the answers to (index, nonce) challenges over any.
+
+    `first`: the row where the columns begin.
+    """
     cell, size = descriptor.cell_size, len(next(iter(columns.values())))
     missing = sorted({index for index, _ in wanted} - columns.keys())
-    hashes = [ChallengeHash(nonce, cell) for _, nonce in wanted]
+    tags = [ChallengeTag(nonce, first) for _, nonce in wanted]
     leaves: dict[int, list[bytes]] = {index: [] for index in missing}
     room = min(PORTION_BYTES, SCRATCH_BYTES // max(1, len(missing)))
     step = max(cell, room - room % cell)
@@ -272,9 +276,9 @@ def _expect(
         length = part // cell * HASH_SIZE
         for number, index in enumerate(missing):
             leaves[index].append(found[number * length : (number + 1) * length])
-        for (index, _), answer in zip(wanted, hashes, strict=True):
-            answer.update(computed[index] if index in computed else have[index])
+        for (index, _), tag in zip(wanted, tags, strict=True):
+            tag.update(computed[index] if index in computed else have[index])
     return _Expected(
         {index: b"".join(parts) for index, parts in leaves.items()},
-        [answer.digest() for answer in hashes],
+        [tag.answer() for tag in tags],
     )

@@ -14,6 +14,7 @@ from node_town import Town, in_town, push_all, push_one
 from potsherd.erasure.layout import CELL_SIZE
 from potsherd.errors import IntegrityError, LimitError, NotFoundError, PotsherdError, RefusedError
 from potsherd.node import deep
+from potsherd.node.challenge import TAG_SIZE
 from potsherd.node.client import Peer
 from potsherd.node.reader import Holder, SegmentReader
 from potsherd.node.session import Session
@@ -132,7 +133,7 @@ def test_who_invents_answers_is_read_and_found_out(monkeypatch: pytest.MonkeyPat
         store: ShardStore, segment_id: bytes, index: int, first: int, count: int, nonce: bytes
     ) -> bytes:
         if store in liars:
-            return seed_of("lie", nonce)
+            return seed_of("lie", nonce)[:TAG_SIZE]
         return await honest(store, segment_id, index, first, count, nonce)
 
     monkeypatch.setattr(ShardStore, "challenge", challenge)
@@ -305,10 +306,10 @@ def test_what_a_holder_answers_and_what_it_refuses() -> None:
                 await push_one(session, made, 3, peer.key)
                 d, shard = made.descriptor, made.shards[3]
                 whole = await peer.challenge(d.segment_id, 3, 0, d.rows, nonce)
-                assert whole == by_the_book(nonce, shard, d.cell_size)
+                assert whole == by_the_book(nonce, 0, shard)
             some = await peer.challenge(large.segment_id, 3, 5, 34, nonce)
             cells = large.shards[3][5 * CELL_SIZE : 39 * CELL_SIZE]
-            assert some == by_the_book(nonce, cells, CELL_SIZE)
+            assert some == by_the_book(nonce, 5, cells)
             await refused(peer, NotFoundError, large.segment_id, 2, 0, 1)
             await refused(peer, NotFoundError, seed_of("other"), 3, 0, 1)
             await refused(peer, RefusedError, large.segment_id, 3, 40, 1)

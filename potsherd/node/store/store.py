@@ -20,7 +20,7 @@ from potsherd.errors import (
     StorageError,
     UsageError,
 )
-from potsherd.node.challenge import ChallengeHash
+from potsherd.node.challenge import ChallengeTag
 from potsherd.node.records import PAYLOAD_MAX, Head, Lease, LeasePath, Ticket
 from potsherd.node.store import (
     audits,
@@ -60,7 +60,7 @@ __all__ = ["ShardStore"]
 
 T = TypeVar("T")
 CHALLENGE_ROWS = 16
-"""Cells of a challenge that are in memory at a time: 512 KiB, which stay in the cache from read to hash."""
+"""Cells of a challenge that are in memory at a time: 512 KiB, which stay in the cache from the read on."""
 ROSTER_BATCH = 64
 """Entries merged in one transaction."""
 PATHS_BATCH = 16
@@ -196,19 +196,19 @@ class ShardStore:
     async def challenge(
         self, segment_id: bytes, index: int, first: int, count: int, nonce: bytes
     ) -> bytes:
-        """The answer to a challenge (node/challenge.py) over `count` rows; read and hashed in portions.
+        """The answer to a challenge (node/challenge.py) over `count` rows; read and taken in in portions.
 
         Raises what `read` raises.
         """
         row = await self._row_of(segment_id, index, [(first, count)])
         cell, end = row.descriptor.cell_size, first + count
-        answer = ChallengeHash(nonce, cell, light=True)
+        tag = ChallengeTag(nonce, first)
         if row.allocated is None:
             data = await self._index.read(lambda c: segments.shard(c, segment_id))
-            answer.update(data[first * cell : end * cell])
-            return answer.digest()
-        await self._env.offload(_hash_rows, self._env.disk, row, range(first, end), answer)
-        return answer.digest()
+            tag.update(data[first * cell : end * cell])
+        else:
+            await self._env.offload(_take_rows, self._env.disk, row, range(first, end), tag)
+        return tag.answer()
 
     async def release(self, segment_id: bytes) -> None:
         """Stop keeping a segment: shard, roster, leases, heads. One that is not held is no error."""
@@ -584,11 +584,11 @@ def _file_answer(
     return cells, [tree.prove_range(first, count) for first, count in runs]
 
 
-def _hash_rows(disk: Disk, row: Segment, rows: range, answer: ChallengeHash) -> None:
+def _take_rows(disk: Disk, row: Segment, rows: range, tag: ChallengeTag) -> None:
     path = files.shard_path(row.segment_id)
     for at in rows[::CHALLENGE_ROWS]:
         run = (at, min(CHALLENGE_ROWS, rows.stop - at))
-        answer.update(files.read_runs(disk, path, [run]))
+        tag.update(files.read_runs(disk, path, [run]))
 
 
 def _small_answer(
