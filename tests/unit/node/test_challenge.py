@@ -9,10 +9,19 @@ from challenge_book import by_hand, by_the_book
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from potsherd.erasure.layout import CELL_SIZE
 from potsherd.erasure.merkle import cell_leaves
 from potsherd.errors import MalformedError
 from potsherd.node import deep
-from potsherd.node.challenge import Challenge, ChallengeTag
+from potsherd.node.challenge import (
+    CHALLENGE_ROWS_MAX,
+    CHALLENGE_RUNS_MAX,
+    TAG_SIZE,
+    Challenge,
+    ChallengeAnswer,
+    ChallengeTag,
+)
+from potsherd.node.rpc import IN_FLIGHT_BYTES_MAX
 from potsherd.node.testing import HandMade
 
 
@@ -72,16 +81,27 @@ def test_every_bit_of_cells_nonce_and_place_counts() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        Challenge(bytes(32), 0, 0, 1, bytes(31)),
-        Challenge(bytes(32), 0, 0, 0, bytes(32)),
-        Challenge(bytes(32), 255, 0, 1, bytes(32)),
-        Challenge(bytes(31), 0, 0, 1, bytes(32)),
-        Challenge(bytes(32), 0, 32768, 1, bytes(32)),
+        Challenge(bytes(32), 0, ((0, 1),), bytes(31)),
+        Challenge(bytes(32), 0, ((0, 0),), bytes(32)),
+        Challenge(bytes(32), 255, ((0, 1),), bytes(32)),
+        Challenge(bytes(31), 0, ((0, 1),), bytes(32)),
+        Challenge(bytes(32), 0, ((32768, 1),), bytes(32)),
+        Challenge(bytes(32), 0, (), bytes(32)),
+        Challenge(bytes(32), 0, ((0, 1),) * 65, bytes(32)),
     ],
 )
 def test_a_challenge_with_a_value_out_of_bounds_is_not_one(data: Challenge) -> None:
     with pytest.raises(MalformedError):
         Challenge.decode(data.encode())
+
+
+def test_the_largest_challenge_and_its_answer_fit() -> None:
+    runs = tuple((32767 - n, 32768) for n in range(CHALLENGE_RUNS_MAX))
+    asked = Challenge(bytes(32), 254, runs, bytes(32))
+    assert Challenge.decode(asked.encode()) == asked
+    answer = ChallengeAnswer((bytes(TAG_SIZE),) * CHALLENGE_RUNS_MAX)
+    assert ChallengeAnswer.decode(answer.encode()) == answer
+    assert CHALLENGE_ROWS_MAX * CELL_SIZE < IN_FLIGHT_BYTES_MAX
 
 
 @settings(max_examples=12, deadline=None)
