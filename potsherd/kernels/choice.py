@@ -115,46 +115,29 @@ def eris_kernel(check: Callable[[ErisKernel], bool]) -> Kernel[ErisKernel]:
     return Kernel(load)
 
 
-def batch_hash(blocks: Buffer, block_size: int, salt: bytes = b"") -> bytes:
-    """BLAKE2b-256 of equal blocks that lie one behind the other, under 32 bytes of salt and personalisation if given.
-
-    Compiled where that is installed and right.
-    """
+def batch_hash(blocks: Buffer, block_size: int) -> bytes:
+    """BLAKE2b-256 of equal blocks that lie one behind the other, compiled where that is installed and right."""
     kernel = None
     if block_size % BATCH_HASH_STEP == 0:
         kernel = eris_kernel(_hashes_right).get(memoryview(blocks).nbytes)
-    return _hash_by(kernel, blocks, block_size, salt)
+    return _hash_by(kernel, blocks, block_size)
 
 
-def _hash_by(kernel: ErisKernel | None, blocks: Buffer, block_size: int, salt: bytes) -> bytes:
-    if kernel is None:
-        return _hash_each(blocks, block_size, salt)
-    if salt:
-        return kernel.salted_digests(blocks, block_size, salt)
-    return kernel.references(blocks, block_size)
+def _hash_by(kernel: ErisKernel | None, blocks: Buffer, block_size: int) -> bytes:
+    return (kernel.references if kernel else _hash_each)(blocks, block_size)
 
 
-def _hash_each(blocks: Buffer, block_size: int, salt: bytes = b"") -> bytes:
-    view, start = memoryview(blocks).cast("B"), _salted(salt)
-    digests = []
-    for at in range(0, len(view), block_size):
-        state = start.copy()
-        state.update(view[at : at + block_size])
-        digests.append(state.digest())
-    return b"".join(digests)
-
-
-def _salted(salt: bytes) -> blake2b:
-    return blake2b(digest_size=32, salt=salt[:16], person=salt[16:])
+def _hash_each(blocks: Buffer, block_size: int) -> bytes:
+    view = memoryview(blocks).cast("B")
+    return b"".join(
+        blake2b(view[at : at + block_size], digest_size=32).digest()
+        for at in range(0, len(view), block_size)
+    )
 
 
 def _hashes_right(kernel: ErisKernel) -> bool:
-    data, salt = bytes(range(256)) * 52, bytes(range(32))
-    return all(
-        kernel.references(data, n) == _hash_each(data, n)
-        and kernel.salted_digests(data, n, salt) == _hash_each(data, n, salt)
-        for n in (128, 1024, 13 * 128)
-    )
+    data = bytes(range(256)) * 52
+    return all(kernel.references(data, n) == _hash_each(data, n) for n in (128, 1024, 13 * 128))
 
 
 class _LightHash:
@@ -170,11 +153,11 @@ class _LightHash:
         self._lock = threading.Lock()
         self._builder: subprocess.Popen[bytes] | None = None
 
-    def __call__(self, blocks: Buffer, block_size: int, salt: bytes = b"") -> bytes:
+    def __call__(self, blocks: Buffer, block_size: int) -> bytes:
         if self._kernel is None:
             self._look(memoryview(blocks).nbytes)
         kernel = None if block_size % BATCH_HASH_STEP else self._kernel
-        return _hash_by(kernel, blocks, block_size, salt)
+        return _hash_by(kernel, blocks, block_size)
 
     def _look(self, size: int) -> None:
         with self._lock:

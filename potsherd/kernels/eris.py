@@ -15,7 +15,7 @@ from potsherd.kernels.ir import BLAKE2B_IV, SIGMA, eris_module
 from potsherd.kernels.llvm import Target, load
 from potsherd.ports import Buffer
 
-__all__ = ["PLAIN_STATE", "ErisKernel", "keyed_state", "salted_state"]
+__all__ = ["PLAIN_STATE", "ErisKernel", "keyed_state"]
 
 SECRETS_MAX = 64
 """Convergence secrets whose start state is remembered."""
@@ -29,12 +29,6 @@ def keyed_state(secret: bytes) -> bytes:
     state = [BLAKE2B_IV[0] ^ 0x01012020, *BLAKE2B_IV[1:]]
     words = [int.from_bytes(secret.ljust(_KEY_BLOCK, b"\0")[i : i + 8], "little") for i in range(0, _KEY_BLOCK, 8)]  # fmt: skip
     return b"".join(word.to_bytes(8, "little") for word in _compress(state, words, _KEY_BLOCK))
-
-
-def salted_state(salt: bytes) -> bytes:
-    """BLAKE2b's start state (64 bytes) for 16 bytes of salt and then 16 of personalisation (BLAKE2, section 2.8)."""
-    plain, mask = PLAIN_STATE[32:], int.from_bytes(salt, "little")
-    return PLAIN_STATE[:32] + (int.from_bytes(plain, "little") ^ mask).to_bytes(32, "little")
 
 
 def _compress(h: list[int], m: list[int], counted: int) -> list[int]:
@@ -118,18 +112,11 @@ class ErisKernel:
 
     def references(self, blocks: Buffer, block_size: int) -> bytes:
         """See Backend."""
-        return self._digests(blocks, block_size, PLAIN_STATE)
-
-    def salted_digests(self, blocks: Buffer, block_size: int, salt: bytes) -> bytes:
-        """BLAKE2b-256 of each block under 32 bytes of salt and personalisation; sizes as in `references`."""
-        return self._digests(blocks, block_size, salted_state(salt))
-
-    def _digests(self, blocks: Buffer, block_size: int, state: bytes) -> bytes:
         count = memoryview(blocks).nbytes // block_size
         digests = bytearray(32 * count)
         if count:
             with held([blocks], [digests]) as ((source,), (target,)):
-                self._hash(source, target, count, block_size, state)
+                self._hash(source, target, count, block_size, PLAIN_STATE)
         return bytes(digests)
 
 

@@ -202,13 +202,17 @@ class Peer:
         return CellAnswer(reply.payload, proof, reply.body.answer, ReadAnswer(*facts))
 
     async def challenge(
-        self, segment_id: bytes, index: int, first: int, count: int, nonce: bytes
-    ) -> bytes:
-        """What the node answers to a challenge over `count` rows (node/challenge.py); the caller compares."""
-        if count * CELL_SIZE > READ_MAX:
-            raise LimitError(f"{count} cells in one challenge, at most {READ_MAX // CELL_SIZE}")
-        body = Challenge(segment_id, index, first, count, nonce)
-        return (await self._caller.call(Methods.CHALLENGE, body)).body.digest
+        self, segment_id: bytes, index: int, runs: Sequence[tuple[int, int]], nonce: bytes
+    ) -> tuple[bytes, ...]:
+        """A tag for each run (first row, count) that the node is challenged over; the caller compares.
+
+        At most CHALLENGE_RUNS_MAX runs and CHALLENGE_ROWS_MAX rows (node/challenge.py).
+        """
+        body = Challenge(segment_id, index, tuple(runs), nonce)
+        tags = (await self._caller.call(Methods.CHALLENGE, body)).body.tags
+        if len(tags) != len(runs):
+            raise PeerError("the peer answered to another number of runs")
+        return tags
 
     async def descriptor(self, segment_id: bytes) -> bytes:
         """The descriptor's bytes; the caller checks them against the id. Raises NotFoundError."""

@@ -1,8 +1,8 @@
 """Every cell of every shard of a segment, proven (docs/design/verify.md).
 
 Row by row, in windows: k columns are read and checked against their shard roots; from them the cells of
-all other shards follow. Their holders are not asked for bytes but challenged (node/challenge.py), and the
-leaves of the computed cells must lead to the shard roots too. Who answers wrong or not at all is read in
+all other shards follow. Their holders are not asked for bytes but challenged (node/challenge.py), over several
+windows at a time, and the leaves of the computed cells must lead to the shard roots too. Who answers wrong or not at all is read in
 the ordinary way, so what is said of a holder rests on its own bytes.
 """
 
@@ -17,7 +17,12 @@ from potsherd.erasure.code import Code
 from potsherd.erasure.descriptor import Descriptor
 from potsherd.erasure.merkle import HASH_SIZE, MerkleBuilder, cell_leaves_fast
 from potsherd.errors import IntegrityError, PotsherdError, UnreachableError
-from potsherd.node.challenge import NONCE_SIZE, ChallengeHash
+from potsherd.node.challenge import (
+    CHALLENGE_ROWS_MAX,
+    CHALLENGE_RUNS_MAX,
+    NONCE_SIZE,
+    ChallengeTag,
+)
 from potsherd.node.reader import READ_TIMEOUT_S, Holder, SegmentReader
 from potsherd.node.records import READ_MAX
 from potsherd.ports import Env
@@ -36,6 +41,8 @@ SCRATCH_BYTES = 4 * 2**20
 """Computed cells that exist at a time in one window, at least one row of them."""
 PORTION_BYTES = 512 * 1024
 """Bytes of each column that are worked on at a time, at most: they stay in the cache from coding to hashing."""
+SPAN_ROWS_MAX = CHALLENGE_ROWS_MAX
+"""Rows that a holder is challenged over at a time, at least one window."""
 
 
 async def prove_all(
@@ -49,20 +56,47 @@ async def prove_all(
     check = _Check(env, reader)
     await check.meet()
     async with asyncio.TaskGroup() as tasks:
-        for number, (first, count) in enumerate(_windows(reader.descriptor)):
-            await windows.acquire()
-            task = tasks.create_task(check.window(number, first, count))
-            task.add_done_callback(lambda _: windows.release())
+        for span in _spans(reader.descriptor):
+            asked: _Asked | None = None
+            for window in span:
+                await windows.acquire()
+                asked = asked or check.ask(span, tasks)
+                task = tasks.create_task(check.window(window, asked))
+                task.add_done_callback(lambda _: windows.release())
     check.finish()
     return {holder: check.troubles.get(holder) for holder in check.holders}
 
 
-def _windows(descriptor: Descriptor) -> Iterator[tuple[int, int]]:
-    """(first row, rows); a column of a window fits one answer."""
+class _Window(NamedTuple):
+    """Some rows of all columns."""
+
+    number: int
+    place: int
+    """Of it in its span."""
+    first: int
+    rows: int
+
+
+def _spans(descriptor: Descriptor) -> Iterator[list[_Window]]:
+    """All windows, those together over which one challenge goes; a column of a window fits one answer."""
     row_bytes = descriptor.k * descriptor.cell_size
     step = max(1, min(WINDOW_BYTES // row_bytes, READ_MAX // descriptor.cell_size))
-    for first in range(0, descriptor.rows, step):
-        yield first, min(step, descriptor.rows - first)
+    together = min(max(1, SPAN_ROWS_MAX // step), CHALLENGE_RUNS_MAX)
+    starts = range(0, descriptor.rows, step)
+    for at in range(0, len(starts), together):
+        yield [
+            _Window(at + place, place, first, min(step, descriptor.rows - first))
+            for place, first in enumerate(starts[at : at + together])
+        ]
+
+
+class _Asked(NamedTuple):
+    """What is under way for all windows of a span."""
+
+    chosen: list[Holder]
+    """To be read; at most k."""
+    challenged: dict[Holder, tuple[bytes, asyncio.Task[tuple[bytes, ...]]]]
+    """All others without trouble: the nonce, and a tag for each window; none when there is no answer."""
 
 
 class _Column(NamedTuple):
@@ -122,30 +156,44 @@ class _Check:
             if holder not in self.troubles
         ]
 
+    # --- a span ------------------------------------------------------------------------------------
+
+    def ask(self, span: Sequence[_Window], tasks: asyncio.TaskGroup) -> _Asked:
+        """Choose who is read, and challenge all others that have no trouble yet."""
+        runs = [(window.first, window.rows) for window in span]
+        alive = self._alive()
+        asked = _Asked(self._choose(alive, ()), {})
+        for holder in alive:
+            if holder not in asked.chosen:
+                nonce = self._env.rng.randbytes(NONCE_SIZE)
+                task = tasks.create_task(self._answers(holder, runs, nonce))
+                asked.challenged[holder] = nonce, task
+        return asked
+
+    async def _answers(
+        self, holder: Holder, runs: Sequence[tuple[int, int]], nonce: bytes
+    ) -> tuple[bytes, ...]:
+        """The answers to a challenge; none when the holder gives none."""
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                peer = await self._reader.peer(holder)
+                return await peer.challenge(self._reader.segment_id, holder.index, runs, nonce)
+        except (PotsherdError, TimeoutError):
+            return ()
+
     # --- a window ----------------------------------------------------------------------------------
 
-    async def window(self, number: int, first: int, count: int) -> None:
+    async def window(self, window: _Window, asked: _Asked) -> None:
         """Prove these rows of every holder that has no trouble yet."""
-        asked: dict[Holder, tuple[bytes, asyncio.Task[bytes]]] = {}
-        try:
-            chosen = self._choose(self._alive(), ())
-            for holder in self._alive():
-                if holder not in chosen:
-                    nonce = self._env.rng.randbytes(NONCE_SIZE)
-                    call = self._ask(holder, first, count, nonce)
-                    asked[holder] = nonce, asyncio.ensure_future(call)
-            columns = await self._columns(chosen, first, count)
-            if len(columns) < self._descriptor.k:
-                leaves = {index: column.leaves for index, column in columns.items()}
-                read = {column.holder for column in columns.values()}
-                await self._plainly([h for h in asked if h not in read], first, count, leaves)
-            else:
-                leaves = await self._compare(asked, columns, first, count)
-        finally:
-            for _, task in asked.values():
-                task.cancel()
-            await asyncio.gather(*(task for _, task in asked.values()), return_exceptions=True)
-        self._fold(number, leaves)
+        columns = await self._columns(asked.chosen, window.first, window.rows)
+        if len(columns) < self._descriptor.k:
+            leaves = {index: column.leaves for index, column in columns.items()}
+            read = {column.holder for column in columns.values()}
+            others = [holder for holder in asked.challenged if holder not in read]
+            await self._plainly(others, window.first, window.rows, leaves)
+        else:
+            leaves = await self._compare(window, asked, columns)
+        self._fold(window.number, leaves)
 
     def _choose(self, alive: Sequence[Holder], have: Iterable[int]) -> list[Holder]:
         """One holder each of as many more indices as make k; fewer where there are no more."""
@@ -155,10 +203,12 @@ class _Check:
         return [first_of[index] for index in order][:missing]
 
     async def _columns(
-        self, chosen: Sequence[Holder], first: int, count: int
+        self, preferred: Sequence[Holder], first: int, count: int
     ) -> dict[int, _Column]:
         """k columns of a window by index; fewer when no more holders answer."""
         columns: dict[int, _Column] = {}
+        chosen = [holder for holder in preferred if holder not in self.troubles]
+        chosen += self._choose(self._alive(), [holder.index for holder in chosen])
         while chosen:
             found = await asyncio.gather(*(self._read(h, first, count) for h in chosen))
             columns |= {
@@ -178,34 +228,21 @@ class _Check:
             self._note(holder, error)
             return None
 
-    async def _ask(self, holder: Holder, first: int, count: int, nonce: bytes) -> bytes:
-        """The answer to a challenge; empty when there is none."""
-        try:
-            async with asyncio.timeout(READ_TIMEOUT_S):
-                peer = await self._reader.peer(holder)
-                segment_id = self._reader.segment_id
-                return await peer.challenge(segment_id, holder.index, first, count, nonce)
-        except (PotsherdError, TimeoutError):
-            return b""
-
     async def _compare(
-        self,
-        asked: Mapping[Holder, tuple[bytes, asyncio.Task[bytes]]],
-        columns: Mapping[int, _Column],
-        first: int,
-        count: int,
+        self, window: _Window, asked: _Asked, columns: Mapping[int, _Column]
     ) -> dict[int, bytes]:
         """The leaves of all columns, and who does not answer as they must is read."""
-        wanted = [(holder.index, nonce) for holder, (nonce, _) in asked.items()]
+        first, count = window.first, window.rows
+        wanted = [(holder.index, nonce) for holder, (nonce, _) in asked.challenged.items()]
         cells = {index: column.cells for index, column in columns.items()}
-        expected = await self._env.offload(_expect, self._descriptor, cells, wanted)
+        expected = await self._env.offload(_expect, self._descriptor, cells, first, wanted)
         leaves = {i: column.leaves for i, column in columns.items()} | expected.leaves
-        answers = await asyncio.gather(*(task for _, task in asked.values()))
-        doubtful = [
-            holder
-            for holder, answer, right in zip(asked, answers, expected.answers, strict=True)
-            if answer != right
-        ]
+        doubtful = []
+        for (holder, (_, task)), right in zip(
+            asked.challenged.items(), expected.answers, strict=True
+        ):
+            if (await task)[window.place : window.place + 1] != (right,):
+                doubtful.append(holder)
         await self._plainly(doubtful, first, count, leaves)
         return leaves
 
@@ -252,12 +289,16 @@ _MISFIT = "the piece does not fit the others: the segment was coded wrong"
 def _expect(
     descriptor: Descriptor,
     columns: Mapping[int, memoryview],
+    first: int,
     wanted: Sequence[tuple[int, bytes]],
 ) -> _Expected:
-    """Leaves of the columns that are not there, and the answers to (index, nonce) challenges over any."""
+    """Leaves of the columns that are not there, and the answers to (index, nonce) challenges over any.
+
+    `first`: the row where the columns begin.
+    """
     cell, size = descriptor.cell_size, len(next(iter(columns.values())))
     missing = sorted({index for index, _ in wanted} - columns.keys())
-    hashes = [ChallengeHash(nonce, cell) for _, nonce in wanted]
+    tags = [ChallengeTag(nonce, first) for _, nonce in wanted]
     leaves: dict[int, list[bytes]] = {index: [] for index in missing}
     room = min(PORTION_BYTES, SCRATCH_BYTES // max(1, len(missing)))
     step = max(cell, room - room % cell)
@@ -272,9 +313,9 @@ def _expect(
         length = part // cell * HASH_SIZE
         for number, index in enumerate(missing):
             leaves[index].append(found[number * length : (number + 1) * length])
-        for (index, _), answer in zip(wanted, hashes, strict=True):
-            answer.update(computed[index] if index in computed else have[index])
+        for (index, _), tag in zip(wanted, tags, strict=True):
+            tag.update(computed[index] if index in computed else have[index])
     return _Expected(
         {index: b"".join(parts) for index, parts in leaves.items()},
-        [answer.digest() for answer in hashes],
+        [tag.answer() for tag in tags],
     )

@@ -31,7 +31,7 @@ from potsherd.errors import (
 )
 from potsherd.node import lease_exchange, lease_records, records
 from potsherd.node.audit import requests
-from potsherd.node.challenge import Challenge, ChallengeAnswer
+from potsherd.node.challenge import CHALLENGE_ROWS_MAX, Challenge, ChallengeAnswer
 from potsherd.node.churn import ChurnQuery, ChurnSeen
 from potsherd.node.client import Admit
 from potsherd.node.membrane import charge_of
@@ -465,11 +465,12 @@ class _Connection:
     async def _challenge(self, request: Request) -> Answer:
         """Costs what a read of the same cells costs, but for the traffic: so it waits for the same room."""
         body = Challenge.decode(request.body)
-        if body.count * CELL_SIZE > READ_MAX:
+        rows = sum(count for _, count in body.runs)
+        if rows > CHALLENGE_ROWS_MAX:
             raise LimitError("more cells than one challenge may name")
-        await request.reserve(body.count * CELL_SIZE)
-        self._server.neighbours.caretaker.check_read(body.segment_id, [(body.first, body.count)])
-        place = (body.segment_id, body.index, body.first, body.count)
+        await request.reserve(rows * CELL_SIZE)
+        self._server.neighbours.caretaker.check_read(body.segment_id, body.runs)
+        place = (body.segment_id, body.index, body.runs)
         return ChallengeAnswer(await self._store.challenge(*place, body.nonce)), ()
 
     async def _held(self, segment_id: bytes) -> Held:

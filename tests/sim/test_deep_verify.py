@@ -14,6 +14,7 @@ from node_town import Town, in_town, push_all, push_one
 from potsherd.erasure.layout import CELL_SIZE
 from potsherd.errors import IntegrityError, LimitError, NotFoundError, PotsherdError, RefusedError
 from potsherd.node import deep
+from potsherd.node.challenge import TAG_SIZE
 from potsherd.node.client import Peer
 from potsherd.node.reader import Holder, SegmentReader
 from potsherd.node.session import Session
@@ -23,7 +24,8 @@ from potsherd.ports import Buffer
 from potsherd.simulations.world.streams import WorldStream
 
 K, N, ROWS = 3, 10, 21
-
+SPANS = 3
+Runs = tuple[tuple[int, int], ...]
 Troubles = dict[int, PotsherdError | None]
 Play = Callable[["Scene"], Awaitable[None]]
 
@@ -70,8 +72,9 @@ def on_stage(play: Play, *, size: int = ROWS * K * CELL_SIZE - 99) -> None:
 
 @pytest.fixture(autouse=True)
 def several_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four rows each, so that a segment of 21 rows has six, the last one short."""
+    """Four rows each, so that a segment of 21 rows has six, the last one short; two in each challenge."""
     monkeypatch.setattr(deep, "WINDOW_BYTES", 4 * K * CELL_SIZE)
+    monkeypatch.setattr(deep, "SPAN_ROWS_MAX", 9)
     monkeypatch.setattr(deep, "PORTION_BYTES", 3 * CELL_SIZE)
 
 
@@ -97,6 +100,52 @@ def test_all_is_proven_for_little_more_than_the_ciphertext(
         assert await scene.verify() == dict.fromkeys(range(N))
         stream = len(scene.made.stream)
         assert stream <= wire.bytes < 1.2 * stream
+
+    on_stage(play)
+
+
+def test_one_challenge_goes_over_several_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request costs both sides a good part of a millisecond."""
+    asked: dict[int, list[Runs]] = {}
+    honest = ShardStore.challenge
+
+    async def challenge(
+        store: ShardStore, segment_id: bytes, index: int, runs: Runs, nonce: bytes
+    ) -> tuple[bytes, ...]:
+        asked.setdefault(index, []).append(runs)
+        return await honest(store, segment_id, index, runs, nonce)
+
+    monkeypatch.setattr(ShardStore, "challenge", challenge)
+
+    async def play(scene: Scene) -> None:
+        assert await scene.verify() == dict.fromkeys(range(N))
+        assert sum(map(len, asked.values())) == SPANS * (N - K)
+        spans = {((0, 4), (4, 4)), ((8, 4), (12, 4)), ((16, 4), (20, 1))}
+        assert {runs for found in asked.values() for runs in found} == spans
+
+    on_stage(play)
+
+
+def test_who_answers_for_one_window_only_is_read_for_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rot in the second window of a span: the right tag of the first is of no help."""
+
+    async def play(scene: Scene) -> None:
+        honest_read, read = ShardStore.read, []
+
+        async def counted(
+            store: ShardStore, segment_id: bytes, index: int, runs: Runs
+        ) -> tuple[Buffer, list[bytes]]:
+            read.append((index, tuple(runs)))
+            return await honest_read(store, segment_id, index, runs)
+
+        monkeypatch.setattr(ShardStore, "read", counted)
+        scene.rot(9, 6)
+        found = await scene.verify()
+        assert isinstance(found.pop(9), IntegrityError)
+        assert set(found.values()) == {None}
+        assert [runs for index, runs in read if index == 9] == [((4, 4),)]
 
     on_stage(play)
 
@@ -129,11 +178,11 @@ def test_who_invents_answers_is_read_and_found_out(monkeypatch: pytest.MonkeyPat
     honest = ShardStore.challenge
 
     async def challenge(
-        store: ShardStore, segment_id: bytes, index: int, first: int, count: int, nonce: bytes
-    ) -> bytes:
+        store: ShardStore, segment_id: bytes, index: int, runs: Runs, nonce: bytes
+    ) -> tuple[bytes, ...]:
         if store in liars:
-            return seed_of("lie", nonce)
-        return await honest(store, segment_id, index, first, count, nonce)
+            return (seed_of("lie", nonce)[:TAG_SIZE],) * len(runs)
+        return await honest(store, segment_id, index, runs, nonce)
 
     monkeypatch.setattr(ShardStore, "challenge", challenge)
 
@@ -152,26 +201,26 @@ def test_who_invents_answers_is_read_and_found_out(monkeypatch: pytest.MonkeyPat
 def test_an_answer_of_yesterday_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A holder that remembers its answers and no bytes: the nonce is another each time."""
     honest = ShardStore.challenge
-    seen: dict[tuple[int, int], bytes] = {}
+    seen: dict[tuple[int, Runs], tuple[bytes, ...]] = {}
     nonces: set[bytes] = set()
     forgetful: list[ShardStore] = []
 
     async def challenge(
-        store: ShardStore, segment_id: bytes, index: int, first: int, count: int, nonce: bytes
-    ) -> bytes:
+        store: ShardStore, segment_id: bytes, index: int, runs: Runs, nonce: bytes
+    ) -> tuple[bytes, ...]:
         assert nonce not in nonces
         nonces.add(nonce)
         if store in forgetful:
-            return seen[index, first]
-        seen[index, first] = await honest(store, segment_id, index, first, count, nonce)
-        return seen[index, first]
+            return seen[index, runs]
+        seen[index, runs] = await honest(store, segment_id, index, runs, nonce)
+        return seen[index, runs]
 
     monkeypatch.setattr(ShardStore, "challenge", challenge)
 
     async def play(scene: Scene) -> None:
         assert await scene.verify() == dict.fromkeys(range(N))
         for index in range(N):
-            if all((index, row) in seen for row in range(0, ROWS, 4)):
+            if len([place for place in seen if place[0] == index]) == SPANS:
                 forgetful.append(scene.town.nodes[scene.node(index)].store)
                 for row in range(ROWS):
                     scene.rot(index, row)
@@ -214,13 +263,13 @@ def test_holders_that_die_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None
         victims = [0, 1, 8]
 
         async def challenge(
-            store: ShardStore, segment_id: bytes, index: int, first: int, count: int, nonce: bytes
-        ) -> bytes:
+            store: ShardStore, segment_id: bytes, index: int, runs: Runs, nonce: bytes
+        ) -> tuple[bytes, ...]:
             left[0] -= 1
             if not left[0]:
                 for victim in victims:
                     scene.town.kill(scene.node(victim))
-            return await honest(store, segment_id, index, first, count, nonce)
+            return await honest(store, segment_id, index, runs, nonce)
 
         monkeypatch.setattr(ShardStore, "challenge", challenge)
         found = await scene.verify()
@@ -233,7 +282,7 @@ def test_who_never_answers_is_away_and_holds_nobody_up(monkeypatch: pytest.Monke
     honest_challenge, honest_read = ShardStore.challenge, ShardStore.read
     silent: list[ShardStore] = []
 
-    async def challenge(store: ShardStore, *rest: object) -> bytes:
+    async def challenge(store: ShardStore, *rest: object) -> tuple[bytes, ...]:
         if store in silent:
             await asyncio.sleep(10_000)
         return await honest_challenge(store, *rest)  # type: ignore[arg-type] # passed on as it came
@@ -304,22 +353,31 @@ def test_what_a_holder_answers_and_what_it_refuses() -> None:
             for made in (large, small):
                 await push_one(session, made, 3, peer.key)
                 d, shard = made.descriptor, made.shards[3]
-                whole = await peer.challenge(d.segment_id, 3, 0, d.rows, nonce)
-                assert whole == by_the_book(nonce, shard, d.cell_size)
-            some = await peer.challenge(large.segment_id, 3, 5, 34, nonce)
-            cells = large.shards[3][5 * CELL_SIZE : 39 * CELL_SIZE]
-            assert some == by_the_book(nonce, cells, CELL_SIZE)
-            await refused(peer, NotFoundError, large.segment_id, 2, 0, 1)
-            await refused(peer, NotFoundError, seed_of("other"), 3, 0, 1)
-            await refused(peer, RefusedError, large.segment_id, 3, 40, 1)
-            await refused(peer, RefusedError, small.segment_id, 3, 0, 2)
-            await refused(peer, LimitError, large.segment_id, 3, 0, 129)
+                whole = await peer.challenge(d.segment_id, 3, [(0, d.rows)], nonce)
+                assert whole == (by_the_book(nonce, 0, shard),)
+            runs = [(5, 34), (0, 1), (39, 1)]
+            parts = [shard_of(large, first, count) for first, count in runs]
+            book = [
+                by_the_book(nonce, first, part)
+                for (first, _), part in zip(runs, parts, strict=True)
+            ]
+            assert await peer.challenge(large.segment_id, 3, runs, nonce) == tuple(book)
+            await refused(peer, NotFoundError, large.segment_id, 2, (0, 1))
+            await refused(peer, NotFoundError, seed_of("other"), 3, (0, 1))
+            await refused(peer, RefusedError, large.segment_id, 3, (0, 1), (40, 1))
+            await refused(peer, RefusedError, small.segment_id, 3, (0, 2))
+            await refused(peer, LimitError, large.segment_id, 3, (0, 384), (0, 1))
 
     in_town(1, scenario)
 
 
+def shard_of(made: HandMade, first: int, count: int) -> bytes:
+    """Rows of shard 3."""
+    return bytes(made.shards[3][first * CELL_SIZE : (first + count) * CELL_SIZE])
+
+
 async def refused(
-    peer: Peer, error: type[PotsherdError], segment_id: bytes, index: int, first: int, count: int
+    peer: Peer, error: type[PotsherdError], segment_id: bytes, index: int, *runs: tuple[int, int]
 ) -> None:
     with pytest.raises(error):
-        await peer.challenge(segment_id, index, first, count, bytes(32))
+        await peer.challenge(segment_id, index, runs, bytes(32))

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from potsherd.erasure.layout import CELL_SIZE
 from potsherd.erasure.merkle import HASH_SIZE
 from potsherd.errors import PotsherdError, StorageError
+from potsherd.node.challenge import ChallengeTag
 from potsherd.node.store.stages import Stage
 from potsherd.ports import Buffer, Disk
 
@@ -28,12 +29,15 @@ __all__ = [
     "remove_quietly",
     "segment_of",
     "shard_path",
+    "tags",
 ]
 
 SHARDS = "shards"
 STAGING = "staging"
 DIGEST_PORTION = 2**20
 """Bytes read at a time."""
+TAG_ROWS = 16
+"""Cells of a challenge that are in memory at a time: 512 KiB, which stay in the cache from the read on."""
 _NAME = re.compile(rf"{SHARDS}/([0-9a-f]{{2}})/(\1[0-9a-f]{{62}})")
 
 
@@ -99,6 +103,17 @@ def read_runs(disk: Disk, path: str, runs: Sequence[tuple[int, int]]) -> Buffer:
     """The cells of (first row, count) runs, concatenated."""
     parts = [disk.read(path, first * CELL_SIZE, count * CELL_SIZE) for first, count in runs]
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def tags(disk: Disk, path: str, runs: Sequence[tuple[int, int]], nonce: bytes) -> tuple[bytes, ...]:
+    """The answer to a challenge over (first row, count) runs (node/challenge.py), read in portions."""
+    found = []
+    for first, count in runs:
+        tag, end = ChallengeTag(nonce, first), first + count
+        for at in range(first, end, TAG_ROWS):
+            tag.update(read_runs(disk, path, [(at, min(TAG_ROWS, end - at))]))
+        found.append(tag.answer())
+    return tuple(found)
 
 
 def remove_quietly(disk: Disk, path: str) -> bool:

@@ -20,7 +20,7 @@ from potsherd.errors import (
     StorageError,
     UsageError,
 )
-from potsherd.node.challenge import ChallengeHash
+from potsherd.node.challenge import tag_of
 from potsherd.node.records import READ_MAX, Head, Lease, LeasePath, Ticket
 from potsherd.node.store import (
     audits,
@@ -59,8 +59,6 @@ from potsherd.ports import Buffer, Disk, Env
 __all__ = ["ShardStore"]
 
 T = TypeVar("T")
-CHALLENGE_ROWS = 16
-"""Cells of a challenge that are in memory at a time: 512 KiB, which stay in the cache from read to hash."""
 ROSTER_BATCH = 64
 """Entries merged in one transaction."""
 PATHS_BATCH = 16
@@ -187,6 +185,8 @@ class ShardStore:
         READ_MAX bytes.
         """
         row = await self._row_of(segment_id, index, runs)
+        if sum(count for _, count in runs) * row.descriptor.cell_size > READ_MAX:
+            raise LimitError(f"more than {READ_MAX} bytes in one read")
         if row.allocated is None:
             data = await self._index.read(lambda c: segments.shard(c, segment_id))
             return await self._env.offload(_small_answer, data, row, runs)
@@ -194,21 +194,18 @@ class ShardStore:
         return await self._env.offload(_file_answer, self._env.disk, row, tree, runs)
 
     async def challenge(
-        self, segment_id: bytes, index: int, first: int, count: int, nonce: bytes
-    ) -> bytes:
-        """The answer to a challenge (node/challenge.py) over `count` rows; read and hashed in portions.
+        self, segment_id: bytes, index: int, runs: Sequence[tuple[int, int]], nonce: bytes
+    ) -> tuple[bytes, ...]:
+        """The answer to a challenge (node/challenge.py), a tag for each run; of any number of rows.
 
-        Raises what `read` raises.
+        Raises NotFoundError and RefusedError as `read` does.
         """
-        row = await self._row_of(segment_id, index, [(first, count)])
-        cell, end = row.descriptor.cell_size, first + count
-        answer = ChallengeHash(nonce, cell, light=True)
+        row = await self._row_of(segment_id, index, runs)
         if row.allocated is None:
             data = await self._index.read(lambda c: segments.shard(c, segment_id))
-            answer.update(data[first * cell : end * cell])
-            return answer.digest()
-        await self._env.offload(_hash_rows, self._env.disk, row, range(first, end), answer)
-        return answer.digest()
+            return _small_tags(data, row, runs, nonce)
+        path = files.shard_path(segment_id)
+        return await self._env.offload(files.tags, self._env.disk, path, runs, nonce)
 
     async def release(self, segment_id: bytes) -> None:
         """Stop keeping a segment: shard, roster, leases, heads. One that is not held is no error."""
@@ -569,12 +566,10 @@ def _load_tree(disk: Disk, row: Segment) -> MerkleTree:
 
 
 def _check_runs(row: Segment, runs: Sequence[tuple[int, int]]) -> None:
-    rows, cell = row.descriptor.rows, row.descriptor.cell_size
+    rows = row.descriptor.rows
     for first, count in runs:
         if first < 0 or count < 1 or first + count > rows:
             raise RefusedError(f"rows {first} to {first + count - 1} of a shard with {rows}")
-    if sum(count for _, count in runs) * cell > READ_MAX:
-        raise LimitError(f"more than {READ_MAX} bytes in one read")
 
 
 def _file_answer(
@@ -584,11 +579,12 @@ def _file_answer(
     return cells, [tree.prove_range(first, count) for first, count in runs]
 
 
-def _hash_rows(disk: Disk, row: Segment, rows: range, answer: ChallengeHash) -> None:
-    path = files.shard_path(row.segment_id)
-    for at in rows[::CHALLENGE_ROWS]:
-        run = (at, min(CHALLENGE_ROWS, rows.stop - at))
-        answer.update(files.read_runs(disk, path, [run]))
+def _small_tags(
+    data: bytes, row: Segment, runs: Sequence[tuple[int, int]], nonce: bytes
+) -> tuple[bytes, ...]:
+    cell = row.descriptor.cell_size
+    parts = [(first, data[first * cell : (first + count) * cell]) for first, count in runs]
+    return tuple(tag_of(nonce, first, part) for first, part in parts)
 
 
 def _small_answer(

@@ -82,25 +82,6 @@ def test_keyed_state_is_that_of_hashlib(eris: ErisKernel) -> None:
     assert len(keyed_state(secret)) == 64
 
 
-@settings(max_examples=10, deadline=None)
-@given(
-    salt=st.binary(min_size=32, max_size=32),
-    size=st.sampled_from([128, 1024, 13 * 128, 32768]),
-    count=st.integers(0, 11),
-)
-def test_salted_digests_are_those_of_hashlib(
-    eris: ErisKernel, salt: bytes, size: int, count: int
-) -> None:
-    data = hashlib.shake_256(salt).digest(size * count)
-    book = [
-        hashlib.blake2b(
-            data[at : at + size], digest_size=32, salt=salt[:16], person=salt[16:]
-        ).digest()
-        for at in range(0, len(data), size)
-    ]
-    assert eris.salted_digests(data, size, salt) == b"".join(book)
-
-
 @settings(max_examples=25, deadline=None)
 @given(
     k=st.integers(1, 12),
