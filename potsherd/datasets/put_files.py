@@ -33,7 +33,7 @@ GROUP_BYTES_MAX = 2**21
 """Content bytes of files that are encoded together."""
 GROUP_FILES_MAX = 256
 """Files that are encoded together."""
-PIECE_BYTES = 2**22
+PIECE_BYTES = 6 * 2**20
 """A longer file is read in pieces of this size."""
 GROUPS_AHEAD = 2
 """Groups being encoded while the one before them goes into the stream."""

@@ -21,7 +21,7 @@ from potsherd.ports import Buffer
 
 __all__ = ["FLUSH_BYTES", "Entry", "SegmentSink", "StreamWriter", "WrittenSegment"]
 
-FLUSH_BYTES = 4 * 2**20
+FLUSH_BYTES = 6 * 2**20
 """Bytes of stream collected before they are handed to the sink; at least a row goes at once."""
 
 Entry: TypeAlias = tuple[bytes, int, int]

@@ -42,7 +42,7 @@ from potsherd.ports import Address, Buffer
 
 __all__ = ["CommittedSegment", "PushPlan", "SegmentPusher", "StoredShard"]
 
-WINDOW_BYTES = 128 * 2**20
+WINDOW_BYTES = 112 * 2**20
 """Coded bytes kept in memory for the workers; beyond it `push_rows` waits, or stragglers use the spool."""
 PUSHES_BYTES = WINDOW_BYTES // 2
 """Under way to all holders together, outside of the window at worst; each may have an n-th of it in a push.
@@ -59,6 +59,8 @@ LINGER_S = 0.1
 """How long a worker that could push little waits for more."""
 PUSH_FAST_S = 0.5
 """A push that took less may be twice as large the next time; one that took twice as long halves the next."""
+PUSH_GROWTH_MAX = 8
+"""That many times as large, when it took that many times less: the first few tell what a line carries."""
 STALL_S = 3.0
 """A push that takes longer no longer holds the others back."""
 PUSH_TIMEOUT_S = 90.0
@@ -388,7 +390,8 @@ class SegmentPusher:
     def _next_push(self, size: int, taken_s: float) -> int:
         """Bytes of the next push after one of at most `size`: whole cells, which a disk takes without a copy."""
         if taken_s < PUSH_FAST_S:
-            size = min(2 * size, PUSH_BYTES_MAX, PUSHES_BYTES // self._plan.n)
+            growth = PUSH_GROWTH_MAX if taken_s * PUSH_GROWTH_MAX < PUSH_FAST_S else 2
+            size = min(growth * size, PUSH_BYTES_MAX, PUSHES_BYTES // self._plan.n)
         elif taken_s > 2 * PUSH_FAST_S:
             size //= 2
         return max(size - size % CELL_SIZE, PUSH_BYTES_MIN)

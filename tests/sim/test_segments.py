@@ -310,6 +310,29 @@ def test_pushes_are_whole_cells_whatever_the_number_of_holders(
     assert max(sizes) == 4 * CELL_SIZE
 
 
+@pytest.mark.parametrize(
+    ("size", "taken_s", "following"),
+    [
+        (2**16, 0.01, 2**19),  # much faster than it might be
+        (2**16, 0.3, 2**17),
+        (2**17, 0.7, 2**17),
+        (2**17, 1.1, 2**16),
+        (3 * 2**15, 60, 2**16),  # never less than the first
+        (2**22, 0.01, 2**23),  # never more than a message
+    ],
+)
+def test_pushes_grow_as_the_line_allows(
+    size: int, taken_s: float, following: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pusher_module, "PUSHES_BYTES", 2**30)
+
+    async def scenario(town: Town) -> None:
+        async with await town.session() as session:
+            assert SegmentPusher(session, plan())._next_push(size, taken_s) == following
+
+    in_town(scenario, donors=1)
+
+
 def test_an_interrupted_push_sends_only_what_is_missing() -> None:
     stream = stream_of(24 * K * CELL_SIZE)
     half = len(stream) // 2
