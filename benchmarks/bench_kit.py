@@ -217,13 +217,18 @@ class Lab:
             raise SystemExit(f"potsherd {' '.join(arguments)}: {done.stderr}")
         return time.perf_counter() - start, done.stdout
 
-    def client(self, verb: str, *arguments: str, watched: bool = True) -> dict[str, float]:
+    def client(
+        self, verb: str, *arguments: str, watched: bool = True, after: Path | None = None
+    ) -> dict[str, float]:
         """One verb in a client process (bench_client.py): what it measured, and the nodes' CPU-seconds.
 
-        A loop that is watched costs time of its own: nothing that is compared with others is.
+        A loop that is watched costs time of its own: nothing that is compared with others is. With `after`
+        the process has put, got and verified that file before, which the nodes' CPU-seconds include.
         """
         before = cpu_of(self.pids)
-        flags = () if watched else ("--unwatched",)
+        flags = [] if watched else ["--unwatched"]
+        if after is not None:
+            flags += ["--after", str(after)]
         done = subprocess.run(
             [sys.executable, str(_CLIENT), *flags, verb, *arguments],
             env=self._environment,
