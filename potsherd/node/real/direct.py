@@ -3,6 +3,8 @@
 What a node stores is read days later, by others, once: kept in the page cache it would push out what the owner
 of the machine works with, and every byte would be copied once more. The kernel wants memory, offset and size in
 whole blocks of the device; a file system that does not know it refuses, and gets the usual calls.
+
+open(2) warns of fork during such a call: Python's subprocess uses vfork, which copies no memory.
 """
 
 from __future__ import annotations
