@@ -277,7 +277,7 @@ class FileStream:
             steps = self._layout.add(size)
             self._note(digest, steps, batch.references, size)
             start = batch.leaves_from
-            # the last leaf of all is filled up, and comes with the nodes that end the tree
+            # the last leaf of all is filled up
             remake = Remake(again.make, start) if 0 <= start <= again.found.size - size else None
             await self._write(steps, [StreamPart(batch.blocks, batch.references, remake)])
 

@@ -1,7 +1,7 @@
 """The stream of the segment that is being put, for holders that are behind the window (docs/design/put.md).
 
 What can be made again from its source is noted, with the hashes by which it is known; the rest lies in files.
-So a put of large files writes nothing to the disk it is run on, and needs no room there.
+So a put of large files writes next to nothing to the disk it is run on, and needs no room there.
 """
 
 from __future__ import annotations

@@ -97,10 +97,10 @@ class Encoder:
             self._tail += view[:room]
             view = view[room:]
             if len(self._tail) == BATCH_BYTES:
-                batches.append(self._leaves(self._tail))
+                batches += self._leaves(self._tail)
                 self._tail = bytearray()
         while len(view) >= BATCH_BYTES:
-            batches.append(self._leaves(view[:BATCH_BYTES]))
+            batches += self._leaves(view[:BATCH_BYTES])
             view = view[BATCH_BYTES:]
         self._tail += view
         return batches
@@ -110,9 +110,11 @@ class Encoder:
         if self._finished:
             raise UsageError("this encoder is finished")
         self._finished = True
-        self._tail += _padding(len(self._tail), self._block_size)
-        batches = [self._leaves(self._tail)]
-        self._tail = bytearray()
+        tail, self._tail = self._tail, bytearray()
+        whole = len(tail) - len(tail) % self._block_size
+        batches = self._leaves(memoryview(tail)[:whole]) if whole else []
+        # by itself: the leaves before it are nothing but content
+        batches += self._leaves(tail[whole:] + _padding(len(tail), self._block_size))
         batches += self._close()
         level = len(self._counts) - 1
         pair = self._pending[level]
@@ -121,7 +123,8 @@ class Encoder:
         )
         return batches, root
 
-    def _leaves(self, plain: Buffer) -> Batch:
+    def _leaves(self, plain: Buffer) -> list[Batch]:
+        """The leaves of whole blocks with the nodes that they complete; those by themselves if nodes come behind all."""
         ciphertext, pairs = self._backend.encrypt_leaves(plain, self._block_size, self._secret)
         first, leaves_from = sum(self._counts), self._counts[0] * self._block_size
         runs = [self._enter(0, ciphertext, pairs)]
@@ -130,8 +133,15 @@ class Encoder:
             runs.append(
                 self._enter(level, *self._backend.encrypt_nodes(node, self._block_size, level))
             )
-        blocks, references = _post_order(runs, self._arity, self._block_size)
-        return Batch(first, blocks, references, leaves_from if len(runs) == 1 else -1)
+        nodes = runs[1:]
+        if nodes and (len(nodes[0].pairs) > PAIR_BYTES or self._pending[0]):
+            return [Batch(first, *_post_order(runs, self._arity, self._block_size))]
+        batches = [Batch(first, runs[0].ciphertext, _references(pairs), leaves_from)]
+        if nodes:  # one of each level
+            blocks = b"".join([run.ciphertext for run in nodes])
+            references = b"".join([_references(run.pairs) for run in nodes])
+            batches.append(Batch(first + len(pairs) // PAIR_BYTES, blocks, references))
+        return batches
 
     def _enter(self, level: int, ciphertext: Buffer, pairs: Buffer) -> _Run:
         if level == len(self._counts):
