@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import filecmp
 import shutil
+import statistics
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from bench_kit import MB, Lab, Report, cpu_of, lab, make_file, median, peak_mb, rss_mb
-from bench_primitives import disk_bound
+from bench_primitives import DiskBound, disk_bound
 
 __all__ = ["CODES", "idle_nodes", "large_files", "small_files", "start_up"]
 
@@ -46,11 +47,11 @@ _peak = 0.0
 def _one_size(report: Report, network: Lab, mib: int, k: int, n: int, repeats: int) -> None:
     global _peak
     runs: dict[str, list[dict[str, float]]] = {"put": [], "get": [], "verify": []}
-    size, bounds = mib * 2**20, []
+    size, bounds = mib * 2**20, list[DiskBound]()
     for number in range(repeats):
         name = f"s{mib}r{number}"
         source = make_file(network.folder / name, size, seed=number)
-        bounds.append(disk_bound(network.folder, size * n // k, n)[0])
+        bounds.append(disk_bound(network.folder, size * n // k, n))
         runs["put"].append(network.client("put", str(source), name, str(k), str(n)))
         back = network.folder / "back"
         runs["get"].append(network.client("get", name, str(back)))
@@ -60,6 +61,10 @@ def _one_size(report: Report, network: Lab, mib: int, k: int, n: int, repeats: i
         source.unlink()
         runs["verify"].append(network.client("verify", name))
     _peak = peak_mb(network.pids)
+    alone = {
+        "put": statistics.median(bound.write_s for bound in bounds),
+        "verify": statistics.median(bound.read_s for bound in bounds),
+    }
     for verb, found in runs.items():
         per_gb = 1e9 / size
         client, nodes = (
@@ -72,9 +77,7 @@ def _one_size(report: Report, network: Lab, mib: int, k: int, n: int, repeats: i
             MiB=mib,
             seconds=wall,
             MB_per_s=size / MB / wall,
-            disk_alone_MB_per_s=size / MB / sorted(bounds)[len(bounds) // 2]
-            if verb == "put"
-            else "",
+            disk_alone_MB_per_s=size / MB / alone[verb] if verb in alone else "",
             client_cpu_s_per_GB=client,
             nodes_cpu_s_per_GB=nodes,
             cpu_s_per_GB=client + nodes,
