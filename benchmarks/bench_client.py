@@ -1,13 +1,13 @@
 """One data verb in a process of its own, measured from inside; the last line of output is JSON.
 
-    bench_client.py [--unwatched] [--after FILE] VERB …
+    bench_client.py [--unwatched] [--after FILE K N] VERB …
     VERB …: put SOURCE NAME K N | get NAME FOLDER | verify NAME | ls NAME | cat NAME PATH | idle
 
 Measured: the verb alone, in a process that has just joined (`join_s` is the time for that) and has neither
 imported what the verb needs nor met a holder; CPU-seconds of this process; the longest time for which the event
 loop did not turn, asked every 5 ms unless `--unwatched`; peak memory.
 
-`--after FILE`: the process has put, got and verified that file before, as a client that is running has.
+`--after`: the process has put, got and verified that file before, as a client that is running has.
 """
 
 from __future__ import annotations
@@ -153,17 +153,17 @@ VERBS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
 }
 
 
-async def rehearse(context: Context, file: str) -> None:
+async def rehearse(context: Context, file: str, k: str, n: str) -> None:
     """Everything once: imports, kernels, connections to all holders."""
     name = f"rehearsal-{os.getpid()}"
-    await put(context, file, name, "3", "10")
+    await put(context, file, name, k, n)
     with tempfile.TemporaryDirectory() as folder:
         await get(context, name, f"{folder}/back")
     await verify(context, name)
 
 
 async def main(
-    verb: str, arguments: list[str], *, watched: bool, after: str | None
+    verb: str, arguments: list[str], *, watched: bool, after: list[str] | None
 ) -> dict[str, float]:
     """Join, do it, say what it took."""
     home = Home.find(os.environ)
@@ -173,7 +173,7 @@ async def main(
     async with operations.connect(env, home, home.networks.choose(None)) as context:
         found["join_s"] = time.perf_counter() - start
         if after is not None:
-            await rehearse(context, after)
+            await rehearse(context, *after)
         async with measured(found, watched=watched):
             await VERBS[verb](context, *arguments)
     found["client_peak_mb"] = _peak_mb()
@@ -183,7 +183,7 @@ async def main(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--unwatched", action="store_true")
-    parser.add_argument("--after")
+    parser.add_argument("--after", nargs=3)
     parser.add_argument("verb", choices=VERBS)
     parser.add_argument("arguments", nargs="*")
     given = parser.parse_args()

@@ -218,17 +218,17 @@ class Lab:
         return time.perf_counter() - start, done.stdout
 
     def client(
-        self, verb: str, *arguments: str, watched: bool = True, after: Path | None = None
+        self, verb: str, *arguments: str, watched: bool = True, after: Sequence[str] | None = None
     ) -> dict[str, float]:
         """One verb in a client process (bench_client.py): what it measured, and the nodes' CPU-seconds.
 
         A loop that is watched costs time of its own: nothing that is compared with others is. With `after`
-        the process has put, got and verified that file before, which the nodes' CPU-seconds include.
+        (file, k, n) the process has put, got and verified that file before, which the nodes' CPU-seconds include.
         """
         before = cpu_of(self.pids)
         flags = [] if watched else ["--unwatched"]
         if after is not None:
-            flags += ["--after", str(after)]
+            flags += ["--after", *after]
         done = subprocess.run(
             [sys.executable, str(_CLIENT), *flags, verb, *arguments],
             env=self._environment,

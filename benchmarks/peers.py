@@ -250,7 +250,11 @@ def _theirs(grid: Tahoe, source: Path, runs: Runs) -> None:
 
 
 def _ours(
-    network: Lab, source: Path, code: tuple[int, int], runs: Runs, after: Path | None = None
+    network: Lab,
+    source: Path,
+    code: tuple[int, int],
+    runs: Runs,
+    after: Sequence[str] | None = None,
 ) -> None:
     name, back = source.name, source.with_suffix(".folder")
     for verb, arguments in (
@@ -296,7 +300,7 @@ def _round(
         with Tahoe(Path(base) / "grid", *code) as grid:
             grid.put(first)
             _theirs(grid, source, theirs)
-        for into, after in ((ours, None), (running, first)):
+        for into, after in ((ours, None), (running, (str(first), *map(str, code)))):
             with lab(Path(base), code[1]) as network:
                 network.client("put", str(first), "first", *map(str, code))
                 _ours(network, source, code, into, after)

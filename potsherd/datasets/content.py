@@ -180,7 +180,7 @@ class SourceFile:
 
 
 class LeavesAgain(NamedTuple):
-    """Makes leaves of a long file, which are its blocks but for one in some hundred."""
+    """Makes leaves of a long file, which are its blocks but for one in 512."""
 
     source: Source
     found: Found

@@ -46,7 +46,7 @@ class NetworkSink:
     """`SegmentSink` over a session: each segment a pusher.
 
     Which node was asked to take which index is kept in the spool, so that a resumed put asks the same
-    nodes, which have the bytes they got. `folder` on `Env.disk` takes the ciphertext of the segment in hand.
+    nodes, which have the bytes they got. `folder` on `Env.disk` takes what of the segment in hand cannot be made again.
     """
 
     def __init__(

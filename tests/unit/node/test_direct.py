@@ -155,6 +155,13 @@ def resident(path: Path) -> int:
         return sum(one & 1 for one in found)
 
 
+def file_system(path: Path) -> str:
+    """The kind that the kernel names for the mount below which a path lies."""
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    below = [(place, kind) for place, kind in mounts if path.resolve().is_relative_to(place)]
+    return max(below, key=lambda mount: len(mount[0]))[1]
+
+
 @pytest.mark.skipif(not O_DIRECT, reason="no O_DIRECT on this system")
 def test_the_page_cache_keeps_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
     disk = RealDisk(tmp_path_factory.mktemp("cache"))
@@ -163,6 +170,6 @@ def test_the_page_cache_keeps_nothing(tmp_path_factory: pytest.TempPathFactory) 
     disk.sync("f")
     disk.read("f", 0, SIZE)
     path = disk._root / "f"
-    if not disk._direct._works or os.statvfs(path).f_fsid == os.statvfs("/dev/shm").f_fsid:
-        pytest.skip("this file system has no way past the page cache")
+    if file_system(path) not in ("ext4", "xfs"):  # others have their own ideas of it
+        pytest.skip("this file system may have no way past the page cache")
     assert resident(path) <= SIZE // mmap.PAGESIZE // 10
