@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_support import COMMAND_TIMEOUT_S, Cli
@@ -88,15 +89,26 @@ class Bench:
         finally:
             shutil.rmtree(copy)
 
-    def all_live(self, name: str) -> bool:
-        """Whether every piece that a reader is told of is there."""
+    def pieces(self, name: str) -> list[dict[str, Any]]:
+        """Every piece that a reader is told of, proven cell by cell or not live."""
         _, [segment] = self.cli.verify(name, "--deep")
-        return all(piece["live"] for piece in segment["pieces"])
+        found: list[dict[str, Any]] = segment["pieces"]
+        return found
 
-    def check_pieces(self, name: str, indices: int) -> None:
-        """Every piece that any holder has signed for is proven cell by cell, none twice on a node."""
-        _, [segment] = self.cli.verify(name, "--deep")
-        pieces = segment["pieces"]
+    def live_pieces(self, name: str) -> list[dict[str, Any]]:
+        """These, if all are live; else nothing."""
+        pieces = self.pieces(name)
+        return pieces if all(piece["live"] for piece in pieces) else []
+
+    def check_pieces(self, name: str, indices: int, *, at_once: bool = True) -> None:
+        """Every piece that any holder has signed for is proven, none twice on a node.
+
+        Not `at_once`: holders find out from each other in seconds, and each verify asks others of them first.
+        """
+        if at_once:
+            pieces = self.pieces(name)
+        else:
+            pieces = wait_for("all holders know", lambda: self.live_pieces(name))
         assert [p for p in pieces if not p["live"]] == []
         assert len({p["key"] for p in pieces}) == len(pieces)
         assert len({p["index"] for p in pieces}) >= indices
@@ -230,8 +242,7 @@ def move(bench: Bench, at: str) -> list[str]:
         if leaves():
             wait_for("it has left", ended)
     # It tells the others after it has let go. Where it died in between they find out by themselves, in seconds.
-    wait_for("all holders know", lambda: bench.all_live(name))
-    bench.check_pieces(name, NODES - 1)
+    bench.check_pieces(name, NODES - 1, at_once=False)
     victim("node", "resume")
     return steps
 
@@ -275,7 +286,7 @@ def repaired(bench: Bench, at: str, dead: int) -> list[str]:
         return indices == list(range(NODES - 1)) and all(p["live"] for p in segment["pieces"])
 
     wait_for("one of two copies is dropped, and all holders know", trimmed)
-    bench.check_pieces(name, NODES - 1)
+    bench.check_pieces(name, NODES - 1, at_once=False)
     return steps
 
 
