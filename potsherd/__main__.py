@@ -1,6 +1,6 @@
 """`python -m potsherd` is the command `potsherd`."""
 
-from potsherd.cli.main import main
+from potsherd.cli.process import start
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from potsherd.classes import dataclass
 
 __all__ = [
     "Address",

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from potsherd.classes import dataclass
 from potsherd.cli import units
 from potsherd.errors import UsageError
 
@@ -249,6 +248,8 @@ def read_file(path: Path, home: str) -> dict[str, Any]:
         return {}
     if len(data) > FILE_BYTES_MAX:
         raise UsageError(f"{path}: longer than {FILE_BYTES_MAX} bytes")
+    import tomllib  # most commands find no file
+
     try:
         table = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -348,6 +349,8 @@ def with_setting(text: str, key: str, value: str) -> str:
 
 
 def _check_only(before: str, after: str, table: str, name: str, value: str) -> None:
+    import tomllib
+
     try:
         wanted: dict[str, Any] = tomllib.loads(before)
         wanted.setdefault(table, {})[name] = value

@@ -8,13 +8,14 @@ import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from potsherd.classes import dataclass
 from potsherd.cli.output import Output
+from potsherd.cli.process import little_garbage
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from potsherd.service.nodehome import NodeHome
 
 __all__ = [
-    "GC_ALLOCATIONS",
-    "GC_GENERATIONS",
     "Command",
     "JsonFlag",
     "NetworkName",
@@ -38,11 +37,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-GC_ALLOCATIONS = 50_000
-"""Container objects made before the youngest of them are looked through; Python's own figure is 700."""
-GC_GENERATIONS = 20, 50
-"""Such rounds until the next older ones are looked through, and rounds of these until all are."""
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 NetworkName = Annotated[
@@ -108,7 +102,7 @@ def run(main: Coroutine[Any, Any, T], *, is_node: bool = False) -> T:
     reuse_memory(NODE_KEEP_BYTES if is_node else CLIENT_KEEP_BYTES)
     # Some 100,000 objects of libraries are looked through at each full collection: a quarter of a put's time.
     gc.freeze()
-    gc.set_threshold(GC_ALLOCATIONS, *GC_GENERATIONS)
+    little_garbage()
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with suppress(ImportError):
         factory = importlib.import_module("uvloop").new_event_loop

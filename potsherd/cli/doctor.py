@@ -6,9 +6,9 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from potsherd.classes import dataclass
 from potsherd.cli.config import unknown_variables
 from potsherd.cli.context import Command, run
 from potsherd.cli.peers import client_session

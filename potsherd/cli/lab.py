@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from potsherd.service.lab import Lab, LabNode
 
-__all__ = ["register"]
+__all__ = ["app"]
 
 app = typer.Typer(
     help="A local network of real node processes, to try things out.", no_args_is_help=True
@@ -26,11 +26,6 @@ Oldest = Annotated[
     int | None,
     typer.Option("--oldest", metavar="N", help="Those N that run and were made first."),
 ]
-
-
-def register(parent: typer.Typer) -> None:
-    """Add the verbs of this module."""
-    parent.add_typer(app, name="lab")
 
 
 def _lab(command: Command) -> Lab:

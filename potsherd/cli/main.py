@@ -5,65 +5,50 @@ Importing this module must stay cheap (`potsherd --help` in 0.2 s): commands imp
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
-import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
 import typer
 
-from potsherd.cli import (
-    data,
-    keeping,
-    lab,
-    network,
-    node,
-    plan,
-    repairing,
-    retrieve,
-    setup,
-    simulate,
-    store,
-)
-from potsherd.cli.context import GC_ALLOCATIONS, GC_GENERATIONS
 from potsherd.cli.output import Output
+from potsherd.cli.process import DEBUG_VARIABLE
 from potsherd.errors import PotsherdError
 
-__all__ = ["app", "exit_code_of", "main"]
+__all__ = ["VERBS", "app", "exit_code_of", "main"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-DEBUG_VARIABLE = "POTSHERD_DEBUG"
 
 # The exception classes of the command-line parser, wherever the installed typer keeps them.
 _ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
-app = typer.Typer(
-    name="potsherd",
-    help="Keep datasets alive on disk that people and institutes give.",
-    no_args_is_help=True,
-    rich_markup_mode=None,  # rich costs 40 ms of every --help
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-setup.register(app)
-app.command("put")(store.put)
-app.command("list")(store.list_)
-app.command()(keeping.renew)
-app.command()(keeping.withdraw)
-for _verb in (retrieve.ls, retrieve.stat, retrieve.verify, retrieve.get, retrieve.cat):
-    app.command()(_verb)
-app.command()(repairing.repair)
-app.command()(repairing.why)
-app.command("peers")(data.peers)
-network.register(app)
-node.register(app)
-lab.register(app)
-app.command("plan")(plan.plan)
-simulate.register(app)
+VERBS = {
+    "init": "setup.init",
+    "config": "setup.config",
+    "doctor": "setup.doctor",
+    "put": "store.put",
+    "list": "store.list_",
+    "renew": "keeping.renew",
+    "withdraw": "keeping.withdraw",
+    "ls": "retrieve.ls",
+    "stat": "retrieve.stat",
+    "verify": "retrieve.verify",
+    "get": "retrieve.get",
+    "cat": "retrieve.cat",
+    "repair": "repairing.repair",
+    "why": "repairing.why",
+    "peers": "data.peers",
+    "network": "network.app",
+    "node": "node.app",
+    "lab": "lab.app",
+    "plan": "plan.plan",
+    "simulate": "simulate.app",
+}
+"""Where in potsherd.cli each verb, or group of verbs, stands; in the order of `--help`."""
 
 
 def _version(value: bool) -> None:
@@ -74,13 +59,33 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
     ),
 ) -> None:
     """Keep datasets alive on disk that people and institutes give."""
+
+
+def app(verb: str | None = None) -> typer.Typer:
+    """The command line; with `verb` that one alone: parsing the signatures of all takes 20 ms."""
+    found = typer.Typer(
+        name="potsherd",
+        help="Keep datasets alive on disk that people and institutes give.",
+        no_args_is_help=True,
+        rich_markup_mode=None,  # rich costs 40 ms of every --help
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    found.callback()(_options)
+    for name in VERBS if verb is None else (verb,):
+        module, _, attribute = VERBS[name].partition(".")
+        what = getattr(import_module(f"potsherd.cli.{module}"), attribute)
+        if isinstance(what, typer.Typer):
+            found.add_typer(what, name=name)
+        else:
+            found.command(name)(what)
+    return found
 
 
 def _leaf(error: BaseException) -> BaseException:
@@ -134,14 +139,13 @@ def _report(error: BaseException, *, as_json: bool) -> None:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    result: Any = app(args=list(arguments), standalone_mode=False, prog_name="potsherd")
+    verb = arguments[0] if arguments and arguments[0] in VERBS else None
+    result: Any = app(verb)(args=list(arguments), standalone_mode=False, prog_name="potsherd")
     return result if isinstance(result, int) else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command line and exit with its code; no traceback unless POTSHERD_DEBUG is set."""
-    # The modules that a command imports are no garbage: looking through them cost 20 ms.
-    gc.set_threshold(GC_ALLOCATIONS, *GC_GENERATIONS)
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
     try:
@@ -152,6 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = EXIT_FAILED
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get(DEBUG_VARIABLE):
+            import traceback
+
             traceback.print_exc()
         _report(error, as_json=as_json)
         code = exit_code_of(error)

@@ -16,17 +16,12 @@ if TYPE_CHECKING:
     from potsherd.datasets.networks import Network
     from potsherd.ports import Address, Env
 
-__all__ = ["parse_bootstrap", "register"]
+__all__ = ["app", "parse_bootstrap"]
 
 TEXT_CHARACTERS_MAX = 2**18
 """Of an invitation on standard input."""
 
 app = typer.Typer(help="Networks: make one, invite, join, see who is in.", no_args_is_help=True)
-
-
-def register(parent: typer.Typer) -> None:
-    """Add the verbs of this module."""
-    parent.add_typer(app, name="network")
 
 
 def parse_bootstrap(text: str) -> tuple[bytes, Address]:

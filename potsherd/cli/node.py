@@ -16,19 +16,12 @@ if TYPE_CHECKING:
     from potsherd.node.node import Node
     from potsherd.node.settings import NodeSettings
 
-__all__ = ["register"]
+__all__ = ["app"]
 
 JOIN_RETRY_S = 2.0
 """Seconds until joining is tried again at first: nodes of a lab or a rack start at the same time."""
 
 app = typer.Typer(help="The node on this machine.", no_args_is_help=True)
-
-
-def register(parent: typer.Typer) -> None:
-    """Add the verbs of this module and of donor.py."""
-    for verb in (donor.quota, donor.pause, donor.resume, donor.leave, donor.stop):
-        app.command()(verb)
-    parent.add_typer(app, name="node")
 
 
 @app.command("run")
@@ -231,3 +224,7 @@ def _address(told: dict[str, Any]) -> str:
     from potsherd.ports import Address
 
     return format_address(Address(told["host"], told["port"]))
+
+
+for _verb in (donor.quota, donor.pause, donor.resume, donor.leave, donor.stop):
+    app.command()(_verb)

@@ -13,16 +13,9 @@ from potsherd.cli.context import Command, JsonFlag, begin, real, run
 if TYPE_CHECKING:
     from potsherd.crypto.keys import Master, RecoveryFile
 
-__all__ = ["register"]
+__all__ = ["config", "doctor", "init"]
 
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs of this module."""
-    app.command("init")(init)
-    config = typer.Typer(help="Settings and where they come from.", no_args_is_help=True)
-    config.command("show")(config_show)
-    app.add_typer(config, name="config")
-    app.command("doctor")(doctor)
+config = typer.Typer(help="Settings and where they come from.", no_args_is_help=True)
 
 
 def init(
@@ -181,6 +174,7 @@ async def _rebuild(command: Command, network: str) -> list[str]:
     return [dataset.name for dataset in found]
 
 
+@config.command("show")
 def config_show(as_json: JsonFlag = False) -> None:
     """Every setting, its value, and where it comes from."""
     command = begin(as_json)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from potsherd.simulations.findings import Findings, Found
     from potsherd.simulations.study import Study
 
-__all__ = ["INTERRUPTED", "app", "register"]
+__all__ = ["INTERRUPTED", "app"]
 
 INTERRUPTED = 130
 STANDARD = "run"
@@ -52,11 +52,6 @@ Scheduler = Annotated[
 Replicates = Annotated[int | None, typer.Option(help="Networks to simulate, instead of FILE's.")]
 Seed = Annotated[int | None, typer.Option(help="Instead of FILE's.")]
 EngineName = Annotated[str, typer.Option(help="auto, numpy or compiled.")]
-
-
-def register(parent: typer.Typer) -> None:
-    """Add the group."""
-    parent.add_typer(app, name="simulate")
 
 
 @app.command("run")

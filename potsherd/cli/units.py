@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from datetime import UTC, datetime
-from decimal import Decimal
 
 from potsherd.errors import UsageError
 from potsherd.ports import Address
@@ -50,6 +49,8 @@ def _amount(text: str, units: dict[str, int], what: str, example: str) -> int:
     unit = match[2].lower() if match else ""
     if match is None or unit not in units:
         raise UsageError(f"{text!r} is not a {what}", remedy=f"Write it like {example}.")
+    from decimal import Decimal
+
     return int(Decimal(match[1]) * units[unit])
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final
 
+from potsherd.classes import dataclass
 from potsherd.crypto import armour
 from potsherd.crypto.membership import (
     CLIENT_LIFETIME_S,

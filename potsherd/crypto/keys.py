@@ -6,10 +6,10 @@ file is the master, and with it the datasets 0, 1, 2 … are found again by thei
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Annotated, ClassVar, Final
 
+from potsherd.classes import dataclass
 from potsherd.crypto import armour, hashing
 from potsherd.crypto.signing import SigningKey
 from potsherd.errors import MalformedError, UsageError

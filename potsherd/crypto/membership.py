@@ -7,9 +7,9 @@ from the arguments: `now` is seconds since 1970, keys come from 32-byte seeds.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final, TypeVar
 
+from potsherd.classes import dataclass
 from potsherd.crypto import hashing
 from potsherd.crypto.signing import SigningKey, open_signed
 from potsherd.errors import IntegrityError, MalformedError, MembershipError, UsageError

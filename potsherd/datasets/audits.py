@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.datasets.health import Health, SegmentHealth
 from potsherd.errors import PotsherdError
 from potsherd.node.session import Session

@@ -10,9 +10,9 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Protocol
 
+from potsherd.classes import dataclass
 from potsherd.datasets.content import ContentHash
 from potsherd.datasets.manifest import Node
 from potsherd.datasets.reader import ArchiveReader, content_of

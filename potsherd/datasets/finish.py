@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from potsherd.classes import dataclass
 from potsherd.crypto.boxes import secret_seal
 from potsherd.crypto.eris import ReadCapability
 from potsherd.crypto.hashing import digest

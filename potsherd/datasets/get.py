@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 
+from potsherd.classes import dataclass
 from potsherd.datasets.content import ContentHash
 from potsherd.datasets.extract import Extractor, PartFile, Standing
 from potsherd.datasets.fetch import Failure, Fetcher, LongFile

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
+from potsherd.classes import dataclass
 from potsherd.datasets.manifest import SegmentRef
 from potsherd.errors import IntegrityError, NotFoundError, PotsherdError
 from potsherd.node.deep import WINDOWS_AT_ONCE, prove_all

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from potsherd.classes import dataclass
 from potsherd.crypto.keys import MASTER_BYTES, Master
 from potsherd.datasets.networks import Networks
 from potsherd.datasets.small_files import private_folder, read_json, read_small, write_private

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
+from potsherd.classes import dataclass
 from potsherd.crypto.keys import Master
 from potsherd.crypto.signing import SigningKey
 from potsherd.datasets.context import Context

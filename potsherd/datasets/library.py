@@ -11,13 +11,12 @@ from __future__ import annotations
 import difflib
 import os
 import sqlite3
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from potsherd.classes import dataclass
 from potsherd.crypto.eris import ReadCapability
 from potsherd.errors import MalformedError, NotFoundError, RefusedError, StorageError, UsageError
 
@@ -144,17 +143,23 @@ def check_dataset_name(name: str) -> str:
         raise UsageError(
             "a name does not begin with `-`, `@` or `urn:`, nor begin or end with a space"
         )
-    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+    if _printed(name) != name:
         raise UsageError("a name has no control characters")
     return name
+
+
+def _printed(text: str) -> str:
+    """Without control characters, surrogates and separators of lines."""
+    import unicodedata  # a megabyte of tables; few verbs make a name
+
+    return "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp"))
 
 
 def name_from(path: bytes | str | Path) -> str:
     """A name for what lies at a path: its base name, with what a name must not have taken out."""
     base = Path(os.path.abspath(os.fsdecode(path))).name  # noqa: PTH100 (links are not resolved)
     text = os.fsencode(base).decode("utf-8", "replace")
-    text = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp"))
-    text = text.lstrip("-@ ").rstrip()
+    text = _printed(text).lstrip("-@ ").rstrip()
     while len(text.encode()) > NAME_BYTES_MAX - 8 or text.lower().startswith("urn:"):
         text = text[:-1] if len(text.encode()) > NAME_BYTES_MAX - 8 else text[4:]
     return text or "dataset"

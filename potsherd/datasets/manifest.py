@@ -19,9 +19,10 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import NamedTuple
 
+from potsherd.classes import dataclass
 from potsherd.datasets.pages import (
     FOLDER_DEPTH_MAX,
     PAGE_TARGET_BYTES,

@@ -1,17 +1,13 @@
-"""The network behind `put` and `get`: segments to holders and back (potsherd.node.pusher, .reader)."""
+"""The network behind `put`: segments to holders (potsherd.node.pusher)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-from potsherd.crypto.eris import ReadCapability
+from potsherd.classes import dataclass
 from potsherd.crypto.keys import DatasetKeys
 from potsherd.datasets.finish import ArchiveHolders
-from potsherd.datasets.manifest import SegmentRef
-from potsherd.datasets.reader import Piece, RootPlace
 from potsherd.datasets.spool import Spool
 from potsherd.datasets.stream import Entry as EntryTuple
 from potsherd.datasets.stream import WrittenSegment
@@ -20,16 +16,12 @@ from potsherd.erasure.layout import STANDARD as STANDARD_LIMITS
 from potsherd.erasure.layout import Geometry, Limits
 from potsherd.erasure.segment import StreamPart
 from potsherd.errors import UsageError
-from potsherd.node.finding import find_entry
 from potsherd.node.pusher import CommittedSegment, PushPlan, SegmentPusher
 from potsherd.node.reader import SegmentReader
 from potsherd.node.session import Session
 from potsherd.ports import Address
 
-__all__ = ["CodeChoice", "NetworkSink", "NetworkSource"]
-
-READERS_MAX = 64
-"""Segments whose descriptor and holders are remembered; the ones used longest ago are forgotten."""
+__all__ = ["CodeChoice", "NetworkSink"]
 
 
 @dataclass(frozen=True)
@@ -147,37 +139,3 @@ class NetworkSink:
         reader = SegmentReader(self._session, segment.segment_id, segment.placement_key)
         await reader.locate()
         return {i: (holders[0].key, holders[0].address) for i, holders in reader.holders.items()}
-
-
-class NetworkSource:
-    """`SegmentSource` over a session: readers of segments, made once and shared."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._readers: OrderedDict[bytes, SegmentReader] = OrderedDict()
-
-    async def roots(self, capability: ReadCapability) -> AsyncIterator[RootPlace]:
-        """See SegmentSource."""
-        async for reader, entry in find_entry(self._session, capability):
-            d = reader.descriptor
-            self._keep(reader)
-            name = SegmentRef(reader.segment_id, d.placement_key, d.k, d.n)
-            yield RootPlace(name, entry.offset, entry.length)
-
-    async def read(self, segment: SegmentRef, ranges: Sequence[tuple[int, int]]) -> Sequence[Piece]:
-        """See SegmentSource."""
-        found = await self._reader(segment).read_proven(ranges)
-        return [Piece(proven.data, proven.leaves) for proven in found]
-
-    def _reader(self, segment: SegmentRef) -> SegmentReader:
-        reader = self._readers.get(segment.segment_id)
-        if reader is None:
-            reader = SegmentReader(self._session, segment.segment_id, segment.placement_key)
-        self._keep(reader)
-        return reader
-
-    def _keep(self, reader: SegmentReader) -> None:
-        self._readers[reader.segment_id] = reader
-        self._readers.move_to_end(reader.segment_id)
-        while len(self._readers) > READERS_MAX:
-            self._readers.popitem(last=False)

@@ -19,10 +19,10 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from potsherd.classes import dataclass
 from potsherd.crypto.invitations import InvitationFile, decode_network, encode_network, invite
 from potsherd.crypto.membership import (
     NetworkConfig,

@@ -15,21 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from potsherd.datasets.context import Context, connect
+    from potsherd.datasets.recovering import recover
     from potsherd.datasets.repairing import RepairReport, repair
-    from potsherd.datasets.retrieving import (
-        Listed,
-        StatReport,
-        VerifyReport,
-        cat,
-        get,
-        ls,
-        ls_many,
-        open_dataset,
-        recover,
-        stat,
-        verify,
-    )
+    from potsherd.datasets.retrieving import Listed, cat, get, ls, ls_many, open_dataset
+    from potsherd.datasets.stating import StatReport, stat
     from potsherd.datasets.storing import PutOptions, PutReport, choose_code, put
+    from potsherd.datasets.verifying import VerifyReport, verify
 
 __all__ = [
     "Context",
@@ -53,22 +44,22 @@ __all__ = [
     "verify",
 ]
 
-_ELSEWHERE = {
-    "Context": "context",
-    "connect": "context",
-    "RepairReport": "repairing",
-    "repair": "repairing",
-    "PutOptions": "storing",
-    "PutReport": "storing",
-    "choose_code": "storing",
-    "put": "storing",
+_MODULES = {
+    "context": ("Context", "connect"),
+    "recovering": ("recover",),
+    "repairing": ("RepairReport", "repair"),
+    "retrieving": ("Listed", "cat", "get", "ls", "ls_many", "open_dataset"),
+    "stating": ("StatReport", "stat"),
+    "storing": ("PutOptions", "PutReport", "choose_code", "put"),
+    "verifying": ("VerifyReport", "verify"),
 }
-"""Modules of this package by name; the others stand in `retrieving`."""
+_WHERE = {name: module for module, names in _MODULES.items() for name in names}
+"""Modules of this package by name."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"potsherd.datasets.{_ELSEWHERE.get(name, 'retrieving')}")
+    module = import_module(f"potsherd.datasets.{_WHERE[name]}")
     found = globals()[name] = getattr(module, name)
     return found

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from potsherd.classes import dataclass
 from potsherd.datasets.health import Health, SegmentHealth, ShardHealth
 from potsherd.durability.census import (
     SECONDS_PER_YEAR,

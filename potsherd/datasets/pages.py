@@ -14,9 +14,10 @@ import functools
 import itertools
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, ClassVar, Final, TypeAlias
 
+from potsherd.classes import dataclass
 from potsherd.crypto.eris import ReadCapability, block_size_for, shape_of
 from potsherd.crypto.eris.capability import CAPABILITY_BYTES
 from potsherd.errors import LimitError, MalformedError

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from potsherd.classes import dataclass
 from potsherd.crypto.eris import BLOCK_SIZE_SMALL, ReadCapability
 from potsherd.crypto.eris.capability import SMALL_CONTENT_BYTES
 from potsherd.datasets.pages import SEGMENTS_MAX, SELF, RootInfo, SegmentRow, Totals

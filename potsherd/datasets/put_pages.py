@@ -8,8 +8,9 @@ encoded again for the next. In a stream that may turn out small, all pages are t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from potsherd.classes import dataclass
 from potsherd.crypto.eris import Encoded, ReadCapability, block_size_for, encode_many
 from potsherd.crypto.hashing import entry_locator
 from potsherd.datasets.manifest import write_manifest

@@ -21,9 +21,9 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
+from potsherd.classes import dataclass
 from potsherd.crypto.eris import ReadCapability, Run, decode, decode_many, decode_runs, shape_of
 from potsherd.crypto.eris.capability import BLOCK_SIZE_LARGE, REFERENCE_BYTES
 from potsherd.crypto.hashing import digest

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.crypto.eris import ReadCapability
 from potsherd.datasets.context import Context
 from potsherd.datasets.health import Health, examine

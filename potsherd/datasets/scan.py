@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from potsherd.classes import dataclass
 from potsherd.crypto.eris import BLOCK_SIZE_SMALL, TreeShape, block_size_for
 from potsherd.datasets.pages import FILE_BYTES_MAX, FOLDER_DEPTH_MAX, Kind, Totals
 from potsherd.datasets.spool import BATCH_ENTRIES, Found, Source, Spool, path_of

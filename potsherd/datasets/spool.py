@@ -15,10 +15,10 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from potsherd.classes import dataclass
 from potsherd.datasets.pages import Entry, FileContent, Kind
 from potsherd.errors import NotFoundError, StorageError
 from potsherd.wire import pack, unpack

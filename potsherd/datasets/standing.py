@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.datasets.health import Health, SegmentHealth
 from potsherd.datasets.keeping import keeping_of
 from potsherd.datasets.manifest import SegmentRef

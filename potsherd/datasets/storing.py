@@ -7,10 +7,11 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
+from potsherd.classes import dataclass
 from potsherd.crypto.eris import NULL_SECRET
 from potsherd.crypto.hashing import placement_key
 from potsherd.crypto.keys import DatasetKeys, Master

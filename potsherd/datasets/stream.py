@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+from potsherd.classes import dataclass
 from potsherd.erasure.layout import STANDARD, Limits
 from potsherd.erasure.merkle import HASH_SIZE
 from potsherd.erasure.segment import StreamPart
@@ -21,7 +21,7 @@ from potsherd.ports import Buffer
 
 __all__ = ["FLUSH_BYTES", "Entry", "SegmentSink", "StreamWriter", "WrittenSegment"]
 
-FLUSH_BYTES = 6 * 2**20
+FLUSH_BYTES = 8 * 2**20
 """Bytes of stream collected before they are handed to the sink; at least a row goes at once."""
 
 Entry: TypeAlias = tuple[bytes, int, int]

@@ -7,10 +7,11 @@ contract of `SegmentSink`, and gives wrong bytes or none where it is told to.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import blake2b
 from typing import Any, TypeVar
 
+from potsherd.classes import dataclass
 from potsherd.crypto.eris import ReadCapability
 from potsherd.crypto.hashing import entry_locator
 from potsherd.datasets.manifest import SegmentRef

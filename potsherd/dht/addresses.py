@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 import functools
 import ipaddress
-from dataclasses import dataclass
 from typing import Any
 
+from potsherd.classes import dataclass
 from potsherd.errors import MalformedError
 from potsherd.ports import Address
 from potsherd.wire import Field

@@ -6,7 +6,7 @@ tolerance, datagram size) are no configuration: they stand in `records.py` and `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from potsherd.classes import dataclass
 
 __all__ = ["DhtConfig"]
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import TypeVar
 
+from potsherd.classes import dataclass
 from potsherd.dht.addresses import Contact, diallable
 from potsherd.dht.config import DhtConfig
 from potsherd.dht.exchange import Answer, Exchange, Failure, Request, Target

@@ -13,9 +13,9 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+from potsherd.classes import dataclass
 from potsherd.dht.addresses import Contact, Scope, canonical, host_of, prefix_of, scope_of
 from potsherd.dht.config import DhtConfig
 from potsherd.dht.limits import TokenBuckets

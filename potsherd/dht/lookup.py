@@ -14,8 +14,8 @@ from __future__ import annotations
 import enum
 from bisect import insort
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.dht.addresses import Contact
 from potsherd.dht.config import DhtConfig
 from potsherd.dht.routing import capped, number

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
+from potsherd.classes import dataclass
 from potsherd.dht.addresses import Contact
 from potsherd.dht.engine import Engine
 from potsherd.dht.exchange import Answer

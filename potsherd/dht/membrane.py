@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from potsherd.classes import dataclass
 
 __all__ = ["CHAIN_SIZE_MAX", "Membrane", "Peer", "Role"]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import NamedTuple
 
+from potsherd.classes import dataclass
 from potsherd.dht.addresses import Contact
 from potsherd.dht.engine import Engine
 from potsherd.dht.routing import number

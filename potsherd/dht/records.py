@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from potsherd.classes import dataclass
 from potsherd.dht.addresses import AddressField, Scope, scope_of
 from potsherd.dht.membrane import CHAIN_SIZE_MAX, Membrane, Peer
 from potsherd.errors import IntegrityError, MalformedError, RefusedError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.dht.wire import StoreCode
 
 __all__ = ["Entry", "RecordStore", "StoreLimits"]

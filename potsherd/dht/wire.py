@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final, NamedTuple
 
+from potsherd.classes import dataclass
 from potsherd.dht.addresses import Contact, ContactField
 from potsherd.dht.membrane import CHAIN_SIZE_MAX
 from potsherd.dht.records import ID_SIZE

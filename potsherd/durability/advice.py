@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.durability.census import Churn
 from potsherd.durability.long_run import dataset_loss
 from potsherd.durability.segment import Code, live_shares, readable_share

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from potsherd.classes import dataclass
 from potsherd.durability.binomial import at_least
 from potsherd.durability.spread import Spread
 from potsherd.durability.uncertainty import Rate, Share

@@ -14,10 +14,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+from potsherd.classes import dataclass
 from potsherd.durability.binomial import counts
 from potsherd.durability.census import Churn, SegmentCensus
 from potsherd.durability.segment import Code, loss_chances

@@ -7,9 +7,9 @@ do by themselves is *common*, and a dataset pays it once; the rest counts for ea
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from potsherd.classes import dataclass
 from potsherd.durability.census import Churn
 from potsherd.durability.segment import Code, loss_rates, timed_loss_rates
 from potsherd.durability.spread import Domains, drawn

@@ -9,8 +9,8 @@ so that probability leaks away there; docs/validation.md compares both.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.durability.binomial import counts
 from potsherd.errors import UsageError
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from potsherd.classes import dataclass
 from potsherd.durability.binomial import at_least_of_equal
 from potsherd.durability.spread import Strikes
 from potsherd.errors import UsageError

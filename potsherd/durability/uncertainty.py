@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
+from potsherd.classes import dataclass
 from potsherd.errors import UsageError
 
 if TYPE_CHECKING:

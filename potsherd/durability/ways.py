@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from potsherd.classes import dataclass
 from potsherd.durability.census import Churn
 from potsherd.durability.uncertainty import lattice, quantile
 

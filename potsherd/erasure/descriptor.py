@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from typing import Annotated, ClassVar, NamedTuple
 
+from potsherd.classes import dataclass
 from potsherd.erasure.code import N_MAX
 from potsherd.erasure.layout import CELL_SIZE, COLUMN_CELLS, STANDARD, Geometry
 from potsherd.errors import MalformedError, UsageError

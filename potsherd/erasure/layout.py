@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
+from potsherd.classes import dataclass
 from potsherd.errors import UsageError
 
 __all__ = [

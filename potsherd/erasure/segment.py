@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+from potsherd.classes import dataclass
 from potsherd.erasure.code import Code
 from potsherd.erasure.descriptor import Descriptor, Entry
 from potsherd.erasure.layout import CELL_SIZE, STANDARD, Geometry, Limits

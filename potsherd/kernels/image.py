@@ -21,11 +21,11 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from potsherd.classes import dataclass
 from potsherd.kernels.buffers import held
 
 __all__ = [

@@ -12,10 +12,10 @@ import platform
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from potsherd.classes import dataclass
 from potsherd.errors import PotsherdError
 from potsherd.kernels import image
 

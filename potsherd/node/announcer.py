@@ -19,8 +19,8 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.crypto.hashing import head_locator
 from potsherd.crypto.keys import Genesis
 from potsherd.dht import Announcement, Dht

@@ -8,7 +8,7 @@ The reasons are in docs/design/liveness.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from potsherd.classes import dataclass
 
 __all__ = ["GAP_MAX_S", "SHARE_MIN", "Attendance"]
 

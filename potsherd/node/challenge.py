@@ -6,11 +6,11 @@ must have the very bytes after it has seen the nonce; who asks has the bytes too
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from potsherd.classes import dataclass
 from potsherd.ports import Buffer
 from potsherd.wire import Bytes, ListOf, Record, Tuple, Uint
 

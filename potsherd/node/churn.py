@@ -8,9 +8,9 @@ of the calendar: divided by the share of it that the node observes (attendance.p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from potsherd.classes import dataclass
 from potsherd.errors import MalformedError
 from potsherd.wire import Bytes, ListOf, Opt, Record, Uint
 

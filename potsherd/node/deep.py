@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from potsherd.classes import dataclass
 from potsherd.erasure.code import Code
 from potsherd.erasure.descriptor import Descriptor
 from potsherd.erasure.merkle import HASH_SIZE, MerkleBuilder, cell_leaves_fast

@@ -13,10 +13,10 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median_low
 
+from potsherd.classes import dataclass
 from potsherd.errors import PotsherdError, StorageError
 from potsherd.node import retention
 from potsherd.node.lease_exchange import learn

@@ -8,8 +8,10 @@ The reasons for the numbers are in docs/design/liveness.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
+
+from potsherd.classes import dataclass
 
 __all__ = ["ABSENCES_MAX", "HOURS_PER_WEEK", "Absence", "Habits", "LossPolicy", "hour_of_week"]
 

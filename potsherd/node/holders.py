@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.node.records import RosterEntry
 from potsherd.ports import Address
 

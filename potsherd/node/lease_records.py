@@ -5,9 +5,9 @@ Dates are whole seconds since 1970, UTC. Statements travel signed, as those of `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from potsherd.classes import dataclass
 from potsherd.node.records import DATE_MAX, Lease, LeasePath
 from potsherd.wire import Bool, Bytes, ListOf, Nested, Record, Tuple, Uint
 

@@ -10,9 +10,9 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
+from potsherd.classes import dataclass
 from potsherd.errors import IntegrityError, PotsherdError, RefusedError, UsageError
 from potsherd.node.handover import Handover
 from potsherd.node.placement import Candidate

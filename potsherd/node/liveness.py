@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
+from potsherd.classes import dataclass
 from potsherd.node.attendance import Attendance
 from potsherd.node.churn import AVAILABILITY_WHOLE, ChurnCounts, ChurnSeen, typical
 from potsherd.node.habits import Habits, LossPolicy

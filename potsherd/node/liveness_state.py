@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from potsherd.classes import dataclass
 from potsherd.dht.addresses import AddressField
 from potsherd.errors import MalformedError
 from potsherd.node.habits import ABSENCES_MAX, HOURS_PER_WEEK, Absence, Habits

@@ -14,9 +14,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 
+from potsherd.classes import dataclass
 from potsherd.crypto.membership import Member, NetworkConfig
 from potsherd.dht import Dht, DhtStatistics
 from potsherd.dht.addresses import Scope, scope_of

@@ -16,9 +16,9 @@ import ipaddress
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
+from potsherd.classes import dataclass
 from potsherd.errors import UsageError
 from potsherd.ports import Address, Rng
 

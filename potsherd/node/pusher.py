@@ -13,8 +13,9 @@ import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from potsherd.classes import dataclass
 from potsherd.crypto.signing import SigningKey
 from potsherd.erasure.code import Code
 from potsherd.erasure.descriptor import Descriptor, Entry

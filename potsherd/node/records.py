@@ -7,9 +7,9 @@ Dates are whole seconds since 1970, UTC. A signed statement travels as `signatur
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from potsherd.classes import dataclass
 from potsherd.errors import MalformedError
 from potsherd.wire import Bool, Bytes, ListOf, Nested, Opt, Record, Text, Tuple, Uint
 

@@ -8,10 +8,10 @@ other nodes say that the grace of every lease is over.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median_low
 from typing import TypeAlias
 
+from potsherd.classes import dataclass
 from potsherd.node.store import Kept, LeaseState
 
 __all__ = [

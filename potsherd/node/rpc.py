@@ -17,10 +17,10 @@ import logging
 import struct
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from potsherd import errors
+from potsherd.classes import dataclass
 from potsherd.errors import LimitError, MalformedError, PeerError, PotsherdError
 from potsherd.node import churn, lease_records, records
 from potsherd.node.audit import records as audit_records

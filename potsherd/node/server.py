@@ -12,11 +12,11 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from potsherd import __version__
+from potsherd.classes import dataclass
 from potsherd.crypto.membership import Member
 from potsherd.crypto.signing import SigningKey
 from potsherd.erasure.descriptor import Descriptor

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from potsherd.classes import dataclass
 from potsherd.dht import DhtConfig
 from potsherd.node.audit.settings import AuditSettings
 from potsherd.node.habits import LossPolicy

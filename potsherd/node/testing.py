@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from potsherd.classes import dataclass
 from potsherd.crypto.invitations import invite
 from potsherd.crypto.keys import Genesis, Master
 from potsherd.crypto.membership import NetworkConfig, create_network, open_config

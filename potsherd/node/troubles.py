@@ -11,10 +11,11 @@ import logging
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from potsherd.classes import dataclass
 from potsherd.errors import PotsherdError, StorageError
 from potsherd.ports import Env, Offload
 

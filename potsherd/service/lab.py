@@ -20,10 +20,11 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
 
+from potsherd.classes import dataclass
 from potsherd.datasets.home import HOME_VARIABLE, Home
 from potsherd.datasets.networks import Network
 from potsherd.datasets.peer_cache import PeerCache

@@ -19,11 +19,12 @@ import stat
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from potsherd import errors
+from potsherd.classes import dataclass
 from potsherd.datasets.small_files import read_json, write_private
 from potsherd.errors import (
     MalformedError,

@@ -14,9 +14,9 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+from potsherd.classes import dataclass
 from potsherd.crypto.membership import NetworkConfig, open_config, verify_chain
 from potsherd.crypto.signing import SEED_BYTES, SigningKey
 from potsherd.datasets.small_files import private_folder, read_small, write_private

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
+
+from potsherd.classes import dataclass
 
 __all__ = ["Process"]
 

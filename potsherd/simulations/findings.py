@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from potsherd.classes import dataclass
 from potsherd.durability import Chain
 from potsherd.errors import UsageError
 from potsherd.simulations.montecarlo.replicates import Estimate, Series, estimate_loss, series

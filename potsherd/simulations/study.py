@@ -9,10 +9,11 @@ import copy
 import math
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from potsherd.classes import dataclass
 from potsherd.errors import UsageError
 from potsherd.simulations import quantities as q
 from potsherd.simulations.montecarlo.distributions import (

@@ -9,11 +9,11 @@ import os
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
 from typing import Any, TypeAlias
 
+from potsherd.classes import dataclass
 from potsherd.errors import UnreachableError, UsageError
 from potsherd.simulations.montecarlo.population import Outcome
 from potsherd.simulations.montecarlo.replicates import Engine, replicate

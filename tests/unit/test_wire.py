@@ -177,3 +177,24 @@ def test_signed_form_splits_into_record_signature_and_input() -> None:
     for bad in (signed[:64], b"", signed + b"\0" * 200):
         with pytest.raises(MalformedError):
             Sample.split_signed(bad, network)
+
+
+@dataclass(frozen=True)
+class Longer(Inner):
+    more: Annotated[bytes, Bytes(2)]
+
+
+def test_a_record_may_have_the_fields_of_another_one_before_its_own() -> None:
+    assert Longer(300, b"ab").encode() == pack([1, 1, 300, b"ab"])
+    assert Longer.decode(pack([1, 1, 300, b"ab"])) == Longer(300, b"ab")
+    with pytest.raises(MalformedError, match=r"Longer\.number"):
+        Longer.decode(pack([1, 1, 301, b"ab"]))
+
+
+def test_a_field_without_a_wire_field_is_a_mistake_of_ours() -> None:
+    @dataclass(frozen=True)
+    class Bare(Record):
+        number: int
+
+    with pytest.raises(TypeError, match=r"Bare\.number needs exactly one wire field"):
+        Bare(1).encode()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.errors import MalformedError, UsageError
 
 __all__ = [

@@ -7,8 +7,7 @@ longer than the caller's limit: four blocks of 32 KiB can pretend to be 4 TiB.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from potsherd.classes import dataclass
 from potsherd.crypto.eris.backend import Backend, default_backend
 from potsherd.crypto.eris.capability import PAIR_BYTES, REFERENCE_BYTES, ReadCapability
 from potsherd.crypto.eris.located import shape_of

@@ -10,10 +10,11 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from potsherd.classes import dataclass
 from potsherd.erasure.descriptor import Descriptor
 from potsherd.erasure.merkle import cell_leaf, verify_range
 from potsherd.errors import IntegrityError, LimitError, PotsherdError, RefusedError

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.errors import PotsherdError
 from potsherd.node.audit.accusations import Accusations, AccusationsStatistics
 from potsherd.node.audit.auditor import Auditor, AuditorStatistics

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from potsherd.classes import dataclass
 from potsherd.errors import PotsherdError
 from potsherd.node.audit.plan import Budget, due
 from potsherd.node.audit.settings import AuditSettings

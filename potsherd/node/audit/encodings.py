@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.erasure.code import Code
 from potsherd.erasure.descriptor import Descriptor
 from potsherd.erasure.merkle import cell_leaf, cell_leaves_light, verify_range

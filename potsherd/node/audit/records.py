@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from potsherd.classes import dataclass
 from potsherd.errors import MalformedError
 from potsherd.node.records import DATE_MAX, ReadAnswer
 from potsherd.wire import Bytes, ListOf, Nested, Opt, Record, Text, Tuple, Uint

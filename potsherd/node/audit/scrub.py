@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from potsherd.classes import dataclass
 from potsherd.errors import IntegrityError, NotFoundError, PotsherdError, QuotaError
 from potsherd.node.audit.mending import BATCH_ROWS, Mender
 from potsherd.node.audit.settings import AuditSettings

@@ -272,7 +272,8 @@ class RealNet:
         sock = socket.socket(_family(to), socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(sock, to)
+            # in bytes: uvloop encodes text as a name, and imports for that what it takes, 2 ms
+            await asyncio.get_running_loop().sock_connect(sock, (to.host.encode(), to.port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             handshake = await shake_hands(sock, context, listens=False)
             if proven_key(handshake.connection, identity.network_id) != peer_key:

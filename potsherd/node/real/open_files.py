@@ -7,8 +7,9 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from potsherd.classes import dataclass
 
 __all__ = ["OpenFiles"]
 

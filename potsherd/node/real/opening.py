@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from potsherd.classes import dataclass
 from potsherd.errors import PeerError
 from potsherd.node.real import sealing
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.node.repair.records import RepairClaim
 
 __all__ = ["CLAIMS_MAX", "ClaimBook", "ClaimPolicy"]

@@ -6,9 +6,9 @@ Kept in memory and written through to the index, so that a restart forgives nobo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum
 
+from potsherd.classes import dataclass
 from potsherd.node.records import RosterEntry
 from potsherd.node.store.care import Care
 

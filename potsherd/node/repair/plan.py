@@ -10,9 +10,9 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 
+from potsherd.classes import dataclass
 from potsherd.durability.binomial import at_least
 from potsherd.node.placement import Candidate, Domain, domains_of
 from potsherd.node.records import RosterEntry

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import NamedTuple
 
+from potsherd.classes import dataclass
 from potsherd.errors import PotsherdError
 from potsherd.node.client import Dial, Peer
 from potsherd.node.records import ROSTER_DIFFERS, ROSTER_NOT_HERE, RosterEntry

@@ -6,9 +6,9 @@ HolderTicket there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from potsherd.classes import dataclass
 from potsherd.errors import MalformedError
 from potsherd.wire import Bytes, ListOf, Opt, Record, Uint
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+from potsherd.classes import dataclass
 from potsherd.crypto.signing import SigningKey
 from potsherd.errors import PotsherdError, RefusedError
 from potsherd.node.audit.encodings import Encodings

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from potsherd.classes import dataclass
 from potsherd.node.repair.claims import ClaimPolicy
 
 __all__ = ["RepairSettings"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.errors import PotsherdError, QuotaError
 from potsherd.node.audit.asking import Asking
 from potsherd.node.audit.auditing import Auditing, AuditingStatistics

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.node.liveness import PeerTable
 from potsherd.node.records import RosterEntry
 from potsherd.node.repair.doubts import Doubts, Reason

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from potsherd.classes import dataclass
 from potsherd.crypto.signing import SigningKey
 from potsherd.erasure.descriptor import Descriptor
 from potsherd.erasure.merkle import MerkleBuilder, cell_leaves_fast, verify_range

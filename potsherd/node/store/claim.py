@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from potsherd.classes import dataclass
 from potsherd.erasure import merkle
 from potsherd.erasure.descriptor import Descriptor
 from potsherd.errors import IntegrityError, RefusedError

@@ -11,9 +11,9 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from potsherd.classes import dataclass
 from potsherd.errors import LimitError, PotsherdError, QuotaError, StorageError
 from potsherd.node.store.ledger import Ledger
 from potsherd.node.store.schema import scalar

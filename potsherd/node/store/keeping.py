@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.errors import LimitError, NotFoundError, RefusedError
 from potsherd.node.lease_records import Extension, Withdrawal
 from potsherd.node.records import KEEPERS_MAX, PROVISIONAL_LEASE_S, Lease

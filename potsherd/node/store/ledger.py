@@ -9,8 +9,9 @@ SQLite enforces the ceiling (max_page_count), so `used` is never less than what 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from potsherd.classes import dataclass
 from potsherd.errors import QuotaError
 
 __all__ = [

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 
+from potsherd.classes import dataclass
 from potsherd.node.store import files, segments
 from potsherd.node.store.ledger import INODE_BYTES
 from potsherd.node.store.types import Recovery

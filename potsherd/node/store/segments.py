@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from potsherd.classes import dataclass
 from potsherd.erasure.descriptor import Descriptor
 from potsherd.errors import NotFoundError, RefusedError
 from potsherd.node.records import ProvisionalLease

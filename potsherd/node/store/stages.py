@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import blake2b
 from typing import Any
 
+from potsherd.classes import dataclass
 from potsherd.erasure.layout import CELL_SIZE
 from potsherd.erasure.merkle import HASH_SIZE, cell_leaves_light
 from potsherd.errors import NotFoundError, QuotaError

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from potsherd.classes import dataclass
 from potsherd.erasure.descriptor import Descriptor
 from potsherd.erasure.layout import CELL_SIZE
 from potsherd.errors import UsageError

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
+
+from potsherd.classes import dataclass
 
 __all__ = ["Line", "Panel", "bars", "lines"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from potsherd.classes import dataclass
 from potsherd.errors import UsageError
 
 __all__ = [

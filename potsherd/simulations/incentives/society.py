@@ -6,11 +6,10 @@ peers that give room; `holders[d, i]` is the peer that keeps shard i of dataset 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from potsherd.classes import dataclass
 from potsherd.simulations.incentives.settings import (
     ALTRUIST,
     FREE_RIDER,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 import numpy as np
 
+from potsherd.classes import dataclass
 from potsherd.errors import UsageError
 from potsherd.simulations.incentives.experiment import Mean, Weekly, mean_of, results, simulate
 from potsherd.simulations.incentives.plots import Line, Panel, bars, lines

@@ -9,11 +9,11 @@ ring, and memory does not grow with the network.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from potsherd.classes import dataclass
 from potsherd.simulations.montecarlo.placement import Network, network_of
 from potsherd.simulations.montecarlo.population import BINS, Outcome, Population, Strikes
 

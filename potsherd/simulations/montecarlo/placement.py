@@ -11,11 +11,11 @@ measurable comes of it
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from potsherd.classes import dataclass
 from potsherd.simulations.montecarlo.population import Population
 
 __all__ = ["FEW", "TRIES_PER_DONOR", "Network", "fill", "network_of"]

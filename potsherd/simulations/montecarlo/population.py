@@ -6,11 +6,10 @@ follow. When a node leaves, another of its class takes over its slot: with a new
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from potsherd.classes import dataclass
 from potsherd.simulations.montecarlo.distributions import Parameters
 from potsherd.simulations.montecarlo.habits import online_by_hour
 from potsherd.simulations.montecarlo.scenario import NodeClass, Scenario, Shock

@@ -13,11 +13,11 @@ its confidence intervals are worth. For lives that are not exponential there is 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from potsherd.classes import dataclass
 from potsherd.durability import Chain
 from potsherd.durability.absorbing import LOST
 from potsherd.errors import UsageError

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from potsherd.classes import dataclass
 from potsherd.durability.uncertainty import gamma_quantile
 from potsherd.errors import UsageError
 from potsherd.simulations.montecarlo.population import Outcome, populate

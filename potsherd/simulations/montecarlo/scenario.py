@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias
 
 import numpy as np
 
+from potsherd.classes import dataclass
 from potsherd.errors import UsageError
 from potsherd.simulations.montecarlo.distributions import Distribution, Exponential
 from potsherd.simulations.montecarlo.habits import HABITS

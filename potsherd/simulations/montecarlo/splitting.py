@@ -10,12 +10,13 @@ comes from whole replicates, 16 or more.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from potsherd.classes import dataclass
 from potsherd.errors import UsageError
 from potsherd.simulations.montecarlo.distributions import Distribution
 from potsherd.simulations.montecarlo.replicates import Estimate, normal_reach

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
+from potsherd.classes import dataclass
 from potsherd.durability import Chain
 from potsherd.durability.binomial import at_least_of_equal
 from potsherd.durability.long_run import LongRun, dataset_loss

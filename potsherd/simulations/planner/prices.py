@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from potsherd.classes import dataclass
 from potsherd.errors import UsageError
 
 __all__ = ["Prices", "Store", "load_prices"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
 
+from potsherd.classes import dataclass
 from potsherd.durability.census import Churn
 from potsherd.durability.long_run import assumed
 from potsherd.errors import UsageError

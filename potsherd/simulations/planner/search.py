@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.durability.advice import KS, N_MAX
 from potsherd.durability.segment import Code
 from potsherd.simulations.planner.evaluation import (

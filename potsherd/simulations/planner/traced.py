@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from potsherd.classes import dataclass
 from potsherd.durability.long_run import LongRun
 from potsherd.simulations.montecarlo.distributions import Distribution, Exponential
 from potsherd.simulations.planner.evaluation import Plan, loss

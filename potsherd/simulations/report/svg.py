@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from html import escape
+
+from potsherd.classes import dataclass
 
 __all__ = ["Line", "Plot", "Points", "ticks"]
 

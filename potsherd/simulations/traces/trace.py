@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from potsherd.classes import dataclass
 from potsherd.errors import UsageError
 from potsherd.simulations.montecarlo.distributions import Distribution, Empirical, Weibull
 from potsherd.simulations.quantities import SECONDS_PER_YEAR

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
+from potsherd.classes import dataclass
 from potsherd.durability import Chain, Churn, HeldShard, Rate, SegmentCensus, forecast
 from potsherd.simulations.montecarlo.distributions import Exponential
 from potsherd.simulations.montecarlo.replicates import replicate

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from potsherd.classes import dataclass
 from potsherd.durability.absorbing import LOST, loss_probabilities
 from potsherd.simulations.validation.page import Table, number
 

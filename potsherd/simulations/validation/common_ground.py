@@ -12,12 +12,13 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from potsherd.classes import dataclass
 from potsherd.dht import DhtConfig
 from potsherd.node.habits import LossPolicy
 from potsherd.node.liveness import FreezePolicy

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.durability import Chain
 from potsherd.durability.formulas import (
     copies_for,

@@ -14,12 +14,13 @@ import argparse
 import gc
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from potsherd.classes import dataclass
 from potsherd.simulations.montecarlo.distributions import Exponential, Never
 from potsherd.simulations.montecarlo.replicates import replicate
 from potsherd.simulations.montecarlo.scenario import NodeClass, Repair, Scenario

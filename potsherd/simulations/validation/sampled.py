@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from potsherd.classes import dataclass
 from potsherd.durability import Chain
 from potsherd.simulations.montecarlo.distributions import Exponential
 from potsherd.simulations.montecarlo.rare import loss_rate

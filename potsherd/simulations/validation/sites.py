@@ -7,8 +7,9 @@ that are known and what a plan takes from donors that are drawn are the same.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from potsherd.classes import dataclass
 from potsherd.durability import Churn, HeldShard, Rate, SegmentCensus, Share, forecast
 from potsherd.durability.long_run import dataset_loss
 from potsherd.durability.segment import Code

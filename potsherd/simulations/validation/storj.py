@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
 
+from potsherd.classes import dataclass
 from potsherd.durability import Chain, fewer_than
 from potsherd.durability.formulas import lazy_repair_traffic
 from potsherd.simulations.validation.page import Table, factor, number

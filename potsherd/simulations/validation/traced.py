@@ -6,11 +6,11 @@ The files are not part of this project: see `SOURCES` for where they come from.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from potsherd.classes import dataclass
 from potsherd.durability import Chain
 from potsherd.simulations.montecarlo.distributions import Distribution, Exponential
 from potsherd.simulations.montecarlo.replicates import Estimate, estimate_loss, replicate

@@ -13,9 +13,10 @@ import random
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import PurePosixPath
 
+from potsherd.classes import dataclass
 from potsherd.errors import NotFoundError, StorageError
 from potsherd.ports import Buffer
 from potsherd.simulations.world.index import IndexConnection

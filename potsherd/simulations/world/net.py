@@ -12,8 +12,8 @@ import hashlib
 import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
+from potsherd.classes import dataclass
 from potsherd.crypto.signing import SigningKey
 from potsherd.errors import PeerError, UnreachableError, UsageError
 from potsherd.ports import Address, Buffer, Identity, Stream

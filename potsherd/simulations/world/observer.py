@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from potsherd.classes import dataclass
 from potsherd.erasure import merkle
 from potsherd.erasure.descriptor import Descriptor
 from potsherd.errors import NotFoundError

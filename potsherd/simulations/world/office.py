@@ -12,8 +12,9 @@ import asyncio
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from potsherd.classes import dataclass
 from potsherd.dht import DhtConfig
 from potsherd.node.audit.settings import AuditSettings
 from potsherd.node.liveness import FreezePolicy

@@ -14,10 +14,11 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
+from potsherd.classes import dataclass
 from potsherd.crypto.eris import ReadCapability
 from potsherd.datasets import operations
 from potsherd.datasets.home import Home

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from potsherd.classes import dataclass
 from potsherd.dht import DhtConfig
 from potsherd.errors import PotsherdError
 from potsherd.node.habits import LossPolicy

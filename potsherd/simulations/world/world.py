@@ -10,11 +10,12 @@ import hashlib
 import random
 import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from potsherd.classes import dataclass
 from potsherd.errors import UsageError
 from potsherd.ports import Env
 from potsherd.simulations.world.disk import CAPACITY_BYTES_DEFAULT, Platter, WorldDisk

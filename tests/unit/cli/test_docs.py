@@ -26,7 +26,7 @@ def commands(group: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
             yield " ".join((*path, name)), command
 
 
-VERBS = dict(commands(typer.main.get_command(app), ("potsherd",)))
+VERBS = dict(commands(typer.main.get_command(app()), ("potsherd",)))
 
 
 def sections(page: str) -> dict[str, str]:

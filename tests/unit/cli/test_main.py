@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from potsherd import errors
 from potsherd.cli import main as command
@@ -89,16 +91,41 @@ def test_an_interruption_is_130(
     assert run(capsys, "list")[0] == 130
 
 
-def test_help_imports_nothing_heavy() -> None:
-    """`potsherd --help` in 0.2 s: the modules it may not load cost more than that together."""
+def loaded(*arguments: str) -> set[str]:
+    """The modules that a process has when it has shown a help text."""
     code = (
         "import sys\n"
         "from potsherd.cli.main import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'numpy', 'asyncio', 'rich', 'nacl', 'cryptography', 'msgpack', 'sqlite3', 'h5py'}\n"
-        "sys.exit(','.join(sorted(heavy & set(sys.modules))) or 0)"
+        f"try: main({list(arguments)!r})\n"
+        "except SystemExit: print(*sys.modules, file=sys.stderr)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert "Usage" in ended.stdout
+    assert ended.returncode == 0, ended.stderr
+    assert " ".join(("Usage: potsherd", *arguments[:-1])) in ended.stdout
+    return set(ended.stderr.split())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`potsherd --help` in 0.2 s: the modules it may not load cost more than that together."""
+    heavy = {"numpy", "asyncio", "rich", "nacl", "cryptography", "msgpack", "sqlite3", "h5py"}
+    found = loaded("--help")
+    assert "typer" in found
+    assert not heavy & found
+
+
+def test_a_verb_imports_no_other_verb() -> None:
+    others = {"data", "lab", "network", "node", "plan", "retrieve", "setup", "simulate"}
+    found = loaded("put", "--help")
+    assert "potsherd.cli.store" in found
+    assert not {f"potsherd.cli.{other}" for other in others} & found
+
+
+def test_every_verb_is_found_alone_as_among_all() -> None:
+    everything: Any = typer.main.get_command(command.app())
+    assert set(everything.commands) == set(command.VERBS)
+    for verb in command.VERBS:
+        alone: Any = typer.main.get_command(command.app(verb))
+        assert list(alone.commands) == [verb]
+        found, among = alone.commands[verb], everything.commands[verb]
+        assert [p.opts for p in found.params] == [p.opts for p in among.params]
+        assert (found.help, type(found)) == (among.help, type(among))
