@@ -97,7 +97,11 @@ def _eris(report: Report) -> None:
         "One thread, batches of 1 MiB. Decoding is checking the reference and deciphering. Plain is hashlib and cryptography.",
     )
     for block in (32768, 1024):
-        for what, work in (("encode", _encode), ("decode", _decode)):
+        for what, work in (
+            ("encode", _encode),
+            ("encode and hash the content", _encode_and_hash),
+            ("decode", _decode),
+        ):
             slow = _rate(BATCH, partial(work, plain, block), rounds=2)
             fast = _rate(BATCH, partial(work, kernel, block)) if kernel else 0.0
             report.row(
@@ -115,6 +119,14 @@ _DATA = random_bytes(BATCH)
 
 def _encode(backend: Backend, block: int) -> None:
     backend.encrypt_leaves(_DATA, block, SECRET)
+
+
+def _encode_and_hash(backend: Backend, block: int) -> None:
+    """As of a content that goes on behind the batch."""
+    hashing = backend.hashing(2 * BATCH)
+    (hashing or backend).encrypt_leaves(_DATA, block, SECRET)
+    if hashing is None:
+        blake2b(_DATA, digest_size=32).digest()
 
 
 def _decode(backend: Backend, block: int) -> None:

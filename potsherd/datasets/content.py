@@ -38,12 +38,12 @@ HOLE_BYTES_MIN = 64 * 1024
 
 
 class ContentHash:
-    """BLAKE2b-256, and unless that is not needed SHA-256, of a content fed in order."""
+    """BLAKE2b-256 and SHA-256 of a content fed in order, or the one of them that is needed."""
 
     __slots__ = ("_blake2b", "_sha256")
 
-    def __init__(self, *, sha256: bool = True) -> None:
-        self._blake2b = hashlib.blake2b(digest_size=32)
+    def __init__(self, *, blake2b: bool = True, sha256: bool = True) -> None:
+        self._blake2b = hashlib.blake2b(digest_size=32) if blake2b else None
         self._sha256 = hashlib.sha256() if sha256 else None
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
@@ -54,12 +54,15 @@ class ContentHash:
     @property
     def updates(self) -> tuple[Callable[[Buffer], None], ...]:
         """One function for each digest, for threads that work at the same time; each wants all bytes in order."""
-        return (self._blake2b.update, *((self._sha256.update,) if self._sha256 else ()))
+        return tuple(hasher.update for hasher in (self._blake2b, self._sha256) if hasher)
 
     @property
     def digests(self) -> tuple[bytes, bytes]:
-        """(BLAKE2b-256, SHA-256), 32 bytes each; the second empty when it was not asked for."""
-        return self._blake2b.digest(), self._sha256.digest() if self._sha256 else b""
+        """(BLAKE2b-256, SHA-256), 32 bytes each; empty what was not asked for."""
+        blake2b, sha256 = (
+            hasher.digest() if hasher else b"" for hasher in (self._blake2b, self._sha256)
+        )
+        return blake2b, sha256
 
 
 class EncodedFile(NamedTuple):

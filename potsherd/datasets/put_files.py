@@ -33,7 +33,7 @@ GROUP_BYTES_MAX = 2**21
 """Content bytes of files that are encoded together."""
 GROUP_FILES_MAX = 256
 """Files that are encoded together."""
-PIECE_BYTES = 6 * 2**20
+PIECE_BYTES = 8 * 2**20
 """A longer file is read in pieces of this size."""
 GROUPS_AHEAD = 2
 """Groups being encoded while the one before them goes into the stream."""
@@ -231,7 +231,8 @@ class FileStream:
             number = self._layout.encodings
             block_size = block_size_for(found.size)
             await self._write(self._layout.begin(block_size), [])
-            encoder, hashes = Encoder(self._secret, block_size), ContentHash()
+            encoder = await offload(self._encoder, found.size)
+            hashes = ContentHash(blake2b=not encoder.hashes)
             digest, left = _Digest(found.key), found.size
             again = LeavesAgain(self._sources[found.source], found, self._secret)
             reading = asyncio.create_task(_read(self._env, file, min(PIECE_BYTES, left)))
@@ -246,10 +247,11 @@ class FileStream:
                 batches, _ = await asyncio.gather(
                     offload(encoder.feed, piece), _hash(self._env, hashes, piece)
                 )
+                self.content_bytes += len(piece)
+                del piece  # what waits for the holders is its ciphertext
                 if sending is not None:
                     await sending
                 sending = asyncio.create_task(self._send(batches, again, digest))
-                self.content_bytes += len(piece)
                 self._on_progress()
             if await reading:
                 raise file.changed()
@@ -265,11 +267,16 @@ class FileStream:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
             file.close()
+        blake2b, sha256 = hashes.digests
+        blake2b = blake2b or encoder.content_digest
         self._unplaced[number] = FileResult(
-            found.key, *hashes.digests, capability.to_bytes(), (), holes
+            found.key, blake2b, sha256, capability.to_bytes(), (), holes
         )
         self.files += 1
         await self._write(self._layout.end(), [])
+
+    def _encoder(self, size: int) -> Encoder:
+        return Encoder(self._secret, block_size_for(size), content_size=size)
 
     async def _send(self, batches: Iterable[Batch], again: LeavesAgain, digest: _Digest) -> None:
         for batch in batches:

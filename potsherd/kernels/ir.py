@@ -1,22 +1,26 @@
-"""Writes the LLVM IR of the kernels: BLAKE2b in lanes across blocks, ChaCha20 in lanes across counters.
+"""Writes LLVM IR, and the pieces that kernels are made of: BLAKE2b in lanes across blocks, ChaCha20 in lanes across counters.
 
 One function text per vector width; no instruction set is named, LLVM picks the instructions of the CPU
 it compiles for (docs/design/kernels.md). The IR holds no branch and no load that depends on content: only
-block numbers and sizes steer it.
-
-    eris_encrypt(plain, cipher, pairs, blocks, block_size, level, state, keyed)
-    blake2b_batch(data, digests, blocks, block_size, state)
-    chacha20_batch(source, target, keys, blocks, block_size, level)
-
-All sizes are multiples of 1,024 bytes, except that `blake2b_batch` takes multiples of 64; pointers need
-no alignment.
+block numbers and sizes steer it. The kernels themselves: `eris_ir.py`, and `gf_ir.py` for products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["BLAKE2B_IV", "SIGMA", "IRFunction", "eris_module"]
+__all__ = [
+    "BLAKE2B_IV",
+    "QUARTERS",
+    "ROUNDS",
+    "SIGMA",
+    "IRFunction",
+    "LaneHash",
+    "chacha_block",
+    "hash_lanes",
+    "quarter",
+    "signed",
+]
 
 BLAKE2B_IV = (
     0x6A09E667F3BCC908, 0xBB67AE8584CAA73B, 0x3C6EF372FE94F82B, 0xA54FF53A5F1D36F1,
@@ -36,16 +40,24 @@ SIGMA = (
     (6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5),
     (10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0),
 )
-"""RFC 7693, section 2.7: the order of message words in each round."""
+"""RFC 7693, section 2.7: the order of message words in a round."""
 
-# Which four words of the 4 x 4 state each quarter works on: columns, then diagonals.
-_QUARTERS = (
+ROUNDS = tuple(SIGMA[number % 10] for number in range(12))
+"""The order of message words in each of BLAKE2b's rounds."""
+
+QUARTERS = (
     (0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15),
     (0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14),
 )  # fmt: skip
+"""Which four words of the 4 x 4 state each quarter works on: columns, then diagonals."""
 
 _CHACHA_CONSTANTS = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)
 """RFC 8439, section 2.3."""
+
+
+def signed(word: int, bits: int = 64) -> int:
+    """How LLVM's text writes a constant."""
+    return word - (1 << bits) if word >> (bits - 1) else word
 
 
 class IRFunction:
@@ -86,8 +98,7 @@ class IRFunction:
         """A vector with the same value in each lane."""
         kind = f"<{lanes} x i{bits}>"
         if isinstance(value, int):
-            signed = value - (1 << bits) if value >> (bits - 1) else value
-            return "<" + ", ".join([f"i{bits} {signed}"] * lanes) + ">"
+            return "<" + ", ".join([f"i{bits} {signed(value, bits)}"] * lanes) + ">"
         one = self.do(f"insertelement {kind} poison, i{bits} {value}, i32 0")
         return self.do(
             f"shufflevector {kind} {one}, {kind} poison, <{lanes} x i32> zeroinitializer"
@@ -146,7 +157,7 @@ class IRFunction:
         self.lines.append(f"{label}.end:")
 
 
-def _quarter(
+def quarter(
     f: IRFunction,
     kind: str,
     bits: int,
@@ -176,46 +187,74 @@ def _load_words(f: IRFunction, lanes: int, pointers: Sequence[str], offset: str)
     return words
 
 
-def _hash_lanes(lanes: int) -> str:
-    """hash_lanes(ptr to `lanes` pointers, bytes a lane, start state, bytes before, 32 bytes a lane out)."""
-    kind = f"<{lanes} x i64>"
-    f = IRFunction(
-        "define internal void @hash_lanes(ptr noalias readonly %lanes, i64 %size,"
-        " ptr noalias readonly %state, i64 %before, ptr noalias %out) #0 {"
+class LaneHash:
+    """BLAKE2b of as many equal blocks as there are lanes: what stands before and behind the rounds.
+
+    The function's arguments are %lanes (pointers), %size (bytes a lane), %state (where to start),
+    %before (bytes that this state has seen) and %out (32 bytes a lane).
+    """
+
+    ARGUMENTS = (
+        "ptr noalias readonly %lanes, i64 %size, ptr noalias readonly %state, i64 %before,"
+        " ptr noalias %out"
     )
-    cells = [f.do(f"alloca {kind}, align 64") for _ in range(8)]
-    for i, cell in enumerate(cells):
-        word = f.load("i64", f.at("%state", 8 * i))
-        f.put(f"store {kind} {f.splat(lanes, 64, word)}, ptr {cell}, align 64")
-    pointers = [f.load("ptr", f.at("%lanes", 8 * i)) for i in range(lanes)]
-    steps = f.do("lshr i64 %size, 7")
-    counter = f.loop(steps, "first")
-    offset = f.do(f"shl i64 {counter}, 7")
-    words = _load_words(f, lanes, pointers, offset)
-    h = [f.do(f"load {kind}, ptr {cell}, align 64") for cell in cells]
-    counted = f.do(f"add i64 {f.do(f'add i64 {offset}, 128')}, %before")
-    last = f.do(f"icmp eq i64 {f.do(f'add i64 {counter}, 1')}, {steps}")
-    final = f.do(f"sext i1 {last} to i64")
-    v = h + [f.splat(lanes, 64, word) for word in BLAKE2B_IV]
-    v[12] = f.do(f"xor {kind} {v[12]}, {f.splat(lanes, 64, counted)}")
-    v[14] = f.do(f"xor {kind} {v[14]}, {f.splat(lanes, 64, final)}")
-    for round_number in range(12):
-        order = SIGMA[round_number % 10]
-        for q, at in enumerate(_QUARTERS):
-            _quarter(f, kind, 64, v, at, words[order[2 * q]], words[order[2 * q + 1]])
-    for i, cell in enumerate(cells):
-        mixed = f.do(f"xor {kind} {f.do(f'xor {kind} {v[i]}, {v[i + 8]}')}, {h[i]}")
-        f.put(f"store {kind} {mixed}, ptr {cell}, align 64")
-    f.loop_end("first", steps)
-    for i in range(4):
-        value = f.do(f"load {kind}, ptr {cells[i]}, align 64")
-        for lane in range(lanes):
-            word = f.do(f"extractelement {kind} {value}, i32 {lane}")
-            f.store("i64", word, f.at("%out", 32 * lane + 8 * i))
-    return f.end()
+
+    def __init__(self, f: IRFunction, lanes: int) -> None:
+        """Start states, and the loop over 128 bytes of each lane, open."""
+        self._f, self._lanes = f, lanes
+        self.kind = kind = f"<{lanes} x i64>"
+        self._cells = [f.do(f"alloca {kind}, align 64") for _ in range(8)]
+        for i, cell in enumerate(self._cells):
+            word = f.load("i64", f.at("%state", 8 * i))
+            f.put(f"store {kind} {f.splat(lanes, 64, word)}, ptr {cell}, align 64")
+        pointers = [f.load("ptr", f.at("%lanes", 8 * i)) for i in range(lanes)]
+        self._steps = f.do("lshr i64 %size, 7")
+        self.counter = f.loop(self._steps, "first")
+        self._offset = f.do(f"shl i64 {self.counter}, 7")
+        self.words = _load_words(f, lanes, pointers, self._offset)
+
+    def start(self) -> list[str]:
+        """The 16 vectors that the rounds begin with."""
+        f, kind = self._f, self.kind
+        counted = f.do(f"add i64 {f.do(f'add i64 {self._offset}, 128')}, %before")
+        last = f.do(f"icmp eq i64 {f.do(f'add i64 {self.counter}, 1')}, {self._steps}")
+        final = f.do(f"sext i1 {last} to i64")
+        v = self._chained() + [f.splat(self._lanes, 64, word) for word in BLAKE2B_IV]
+        v[12] = f.do(f"xor {kind} {v[12]}, {f.splat(self._lanes, 64, counted)}")
+        v[14] = f.do(f"xor {kind} {v[14]}, {f.splat(self._lanes, 64, final)}")
+        return v
+
+    def end(self, v: Sequence[str]) -> str:
+        """After the rounds: the loop's end, the digests, and the text of the whole function."""
+        f, kind = self._f, self.kind
+        for i, (cell, before) in enumerate(zip(self._cells, self._chained(), strict=True)):
+            mixed = f.do(f"xor {kind} {f.do(f'xor {kind} {v[i]}, {v[i + 8]}')}, {before}")
+            f.put(f"store {kind} {mixed}, ptr {cell}, align 64")
+        f.loop_end("first", self._steps)
+        for i in range(4):
+            value = f.do(f"load {kind}, ptr {self._cells[i]}, align 64")
+            for lane in range(self._lanes):
+                word = f.do(f"extractelement {kind} {value}, i32 {lane}")
+                f.store("i64", word, f.at("%out", 32 * lane + 8 * i))
+        return f.end()
+
+    def _chained(self) -> list[str]:
+        return [self._f.do(f"load {self.kind}, ptr {cell}, align 64") for cell in self._cells]
 
 
-def _chacha_block(lanes: int) -> str:
+def hash_lanes(lanes: int) -> str:
+    """hash_lanes: see LaneHash."""
+    f = IRFunction(f"define internal void @hash_lanes({LaneHash.ARGUMENTS}) #0 {{")
+    lane_hash = LaneHash(f, lanes)
+    v = lane_hash.start()
+    for order in ROUNDS:
+        for q, at in enumerate(QUARTERS):
+            words = (lane_hash.words[order[2 * q]], lane_hash.words[order[2 * q + 1]])
+            quarter(f, lane_hash.kind, 64, v, at, *words)
+    return lane_hash.end(v)
+
+
+def chacha_block(lanes: int) -> str:
     """chacha_block(source, target, size, key, level): one ERIS block, counters 0 …, `lanes` at a time."""
     kind = f"<{lanes} x i32>"
     f = IRFunction(
@@ -234,8 +273,8 @@ def _chacha_block(lanes: int) -> str:
     start += [counters, nonce, zero, zero]
     v = list(start)
     for _ in range(10):
-        for at in _QUARTERS:
-            _quarter(f, kind, 32, v, at, None, None)
+        for at in QUARTERS:
+            quarter(f, kind, 32, v, at, None, None)
     v = [f.do(f"add {kind} {a}, {b}") for a, b in zip(v, start, strict=True)]
     base = f.do(f"mul i64 {counter}, {64 * lanes}")
     for first in range(0, 16, lanes):
@@ -245,129 +284,3 @@ def _chacha_block(lanes: int) -> str:
             f.store(kind, f.do(f"xor {kind} {text}, {stream}"), f.at("%target", place))
     f.loop_end("first", steps)
     return f.end()
-
-
-def _group_pointers(f: IRFunction, lanes: int, base: str, group: str, out: str) -> None:
-    """The addresses of a group's blocks; lanes past the end take the last block again."""
-    for lane in range(lanes):
-        number = f.do(f"add i64 {f.do(f'mul i64 {group}, {lanes}')}, {lane}")
-        number = f.do(f"call i64 @llvm.umin.i64(i64 {number}, i64 %last)")
-        address = f.at(base, f.do(f"mul i64 {number}, %block_size"))
-        f.store("ptr", address, f.at(out, 8 * lane))
-
-
-def _scatter(f: IRFunction, lanes: int, group: str, out: str, stride: int, offset: int) -> None:
-    """Copy the lanes' digests from %digests to their places; lanes past the end write the last again.
-
-    They hold the same digest as the last block, so the order of the stores does not matter.
-    """
-    for lane in range(lanes):
-        number = f.do(f"add i64 {f.do(f'mul i64 {group}, {lanes}')}, {lane}")
-        number = f.do(f"call i64 @llvm.umin.i64(i64 {number}, i64 %last)")
-        place = f.do(f"add i64 {f.do(f'mul i64 {number}, {stride}')}, {offset}")
-        value = f.load("<4 x i64>", f.at("%digests", 32 * lane))
-        f.store("<4 x i64>", value, f.at(out, place))
-
-
-def _open_groups(f: IRFunction, lanes: int) -> tuple[str, str]:
-    f.put(f"%lanes = alloca [{lanes} x ptr], align 64")
-    f.put(f"%digests = alloca [{32 * lanes} x i8], align 64")
-    f.put("%last = sub i64 %blocks, 1")
-    groups = f.do(f"udiv i64 {f.do(f'add i64 %blocks, {lanes - 1}')}, {lanes}")
-    return groups, f.loop(groups, "first")
-
-
-def _blake2b_batch(lanes: int) -> str:
-    f = IRFunction(
-        "define void @blake2b_batch(ptr %data, ptr %digests_out, i64 %blocks, i64 %block_size,"
-        " ptr %state) #0 {"
-    )
-    groups, group = _open_groups(f, lanes)
-    _group_pointers(f, lanes, "%data", group, "%lanes")
-    f.put("call void @hash_lanes(ptr %lanes, i64 %block_size, ptr %state, i64 0, ptr %digests)")
-    _scatter(f, lanes, group, "%digests_out", 32, 0)
-    f.loop_end("first", groups)
-    return f.end()
-
-
-def _chacha20_batch() -> str:
-    f = IRFunction(
-        "define void @chacha20_batch(ptr %source, ptr %target, ptr %keys, i64 %blocks,"
-        " i64 %block_size, i32 %level) #0 {"
-    )
-    block = f.loop("%blocks", "first")
-    place = f.do(f"mul i64 {block}, %block_size")
-    key = f.at("%keys", f.do(f"mul i64 {block}, 32"))
-    source, target = f.at("%source", place), f.at("%target", place)
-    f.put(
-        f"call void @chacha_block(ptr {source}, ptr {target}, i64 %block_size, ptr {key}, i32 %level)"
-    )
-    f.loop_end("first", "%blocks")
-    return f.end()
-
-
-def _eris_encrypt(lanes: int) -> str:
-    """Key, cipher and reference of a group of blocks while they are in the cache."""
-    f = IRFunction(
-        "define void @eris_encrypt(ptr %plain, ptr %cipher, ptr %pairs, i64 %blocks, i64 %block_size,"
-        " i32 %level, ptr %state, i64 %keyed) #0 {"
-    )
-    groups, group = _open_groups(f, lanes)
-    _group_pointers(f, lanes, "%plain", group, "%lanes")
-    f.put(
-        "call void @hash_lanes(ptr %lanes, i64 %block_size, ptr %state, i64 %keyed, ptr %digests)"
-    )
-    _scatter(f, lanes, group, "%pairs", 64, 32)
-    for lane in range(lanes):
-        number = f.do(f"add i64 {f.do(f'mul i64 {group}, {lanes}')}, {lane}")
-        inside = f.do(f"icmp ule i64 {number}, %last")
-        f.put(f"br i1 {inside}, label %lane{lane}, label %lane{lane}.end")
-        f.lines.append(f"lane{lane}:")
-        place = f.do(f"mul i64 {number}, %block_size")
-        source, target = f.at("%plain", place), f.at("%cipher", place)
-        key = f.at("%digests", 32 * lane)
-        f.put(
-            f"call void @chacha_block(ptr {source}, ptr {target}, i64 %block_size, ptr {key},"
-            " i32 %level)"
-        )
-        f.put(f"br label %lane{lane}.end")
-        f.lines.append(f"lane{lane}.end:")
-    _group_pointers(f, lanes, "%cipher", group, "%lanes")
-    f.put(
-        "call void @hash_lanes(ptr %lanes, i64 %block_size, ptr @plain_state, i64 0, ptr %digests)"
-    )
-    _scatter(f, lanes, group, "%pairs", 64, 0)
-    f.loop_end("first", groups)
-    return f.end()
-
-
-def _plain_state() -> str:
-    """BLAKE2b's start state for an unkeyed digest of 32 bytes: IV with the parameter word in h[0]."""
-    words = [BLAKE2B_IV[0] ^ 0x01010020, *BLAKE2B_IV[1:]]
-    signed = [w - 2**64 if w >> 63 else w for w in words]
-    body = ", ".join(f"i64 {w}" for w in signed)
-    return f"@plain_state = internal constant [8 x i64] [{body}], align 64\n"
-
-
-def eris_module(vector_bits: int) -> str:
-    """The module's text for vectors of 128, 256 or 512 bits."""
-    wide, narrow = vector_bits // 64, vector_bits // 32
-    declared = "".join(
-        f"declare <{n} x i{b}> @llvm.fshl.v{n}i{b}(<{n} x i{b}>, <{n} x i{b}>, <{n} x i{b}>)\n"
-        for n, b in ((wide, 64), (narrow, 32))
-    )
-    attributes = f'attributes #0 = {{ nounwind "prefer-vector-width"="{vector_bits}"'
-    attributes += f' "min-legal-vector-width"="{vector_bits}" }}\n'
-    return "".join(
-        (
-            _plain_state(),
-            _hash_lanes(wide),
-            _chacha_block(narrow),
-            _blake2b_batch(wide),
-            _chacha20_batch(),
-            _eris_encrypt(wide),
-            declared,
-            "declare i64 @llvm.umin.i64(i64, i64)\n",
-            attributes,
-        )
-    )

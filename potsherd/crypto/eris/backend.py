@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 from potsherd.ports import Buffer
 
-__all__ = ["Backend", "LazyBackend", "PlainBackend", "default_backend", "self_check"]
+__all__ = ["Backend", "Hashing", "LazyBackend", "PlainBackend", "default_backend", "self_check"]
 
 KERNEL_BYTES_MIN = 64 * 1024
 """Smaller batches are for the plain backend: looking for a kernel and checking it takes some milliseconds."""
@@ -45,6 +45,21 @@ class Backend(Protocol):
 
     def references(self, blocks: Buffer, block_size: int) -> bytes:
         """m times the BLAKE2b-256 of a block: references of ciphertext, keys of plain inner nodes."""
+
+    def hashing(self, content_size: int) -> Hashing | None:
+        """For who needs the BLAKE2b-256 of a content of that size too; None where it costs less by itself."""
+
+
+class Hashing(Protocol):
+    """Contract: leaves as of `Backend`, for one content from its start on, and the hash of that content."""
+
+    def encrypt_leaves(
+        self, plain: Buffer, block_size: int, secret: bytes
+    ) -> tuple[Buffer, Buffer]:
+        """See Backend. Batches come in order; what fills the last leaf up is not hashed."""
+
+    def digest(self) -> bytes:
+        """BLAKE2b-256 of the content; raises UsageError before all of it has come."""
 
 
 class PlainBackend:
@@ -94,6 +109,10 @@ class PlainBackend:
             ]
         )
 
+    def hashing(self, content_size: int) -> Hashing | None:
+        """See Backend: hashlib does it as well on another thread."""
+        return None
+
 
 def _nonce(level: int) -> bytes:
     """Block counter 0, then the 12-byte nonce: the level and eleven zeros."""
@@ -128,27 +147,32 @@ class LazyBackend:
         self, plain: Buffer, block_size: int, secret: bytes
     ) -> tuple[Buffer, Buffer]:
         """See Backend."""
-        return _backend_for(plain).encrypt_leaves(plain, block_size, secret)
+        return _backend_for(len(plain)).encrypt_leaves(plain, block_size, secret)
 
     def encrypt_nodes(self, nodes: Buffer, block_size: int, level: int) -> tuple[Buffer, Buffer]:
         """See Backend."""
-        return _backend_for(nodes).encrypt_nodes(nodes, block_size, level)
+        return _backend_for(len(nodes)).encrypt_nodes(nodes, block_size, level)
 
     def decrypt(self, ciphertext: Buffer, keys: Buffer, block_size: int, level: int) -> Buffer:
         """See Backend."""
-        return _backend_for(ciphertext).decrypt(ciphertext, keys, block_size, level)
+        return _backend_for(len(ciphertext)).decrypt(ciphertext, keys, block_size, level)
 
     def references(self, blocks: Buffer, block_size: int) -> bytes:
         """See Backend."""
-        return _backend_for(blocks).references(blocks, block_size)
+        return _backend_for(len(blocks)).references(blocks, block_size)
+
+    def hashing(self, content_size: int) -> Hashing | None:
+        """See Backend."""
+        return _backend_for(content_size, work=0).hashing(content_size)  # counted batch by batch
 
 
-def _backend_for(batch: Buffer) -> Backend:
-    if len(batch) < KERNEL_BYTES_MIN:
+def _backend_for(size: int, *, work: int | None = None) -> Backend:
+    """For so many bytes; `work` of them, all unless given, count for whether compiling a kernel is worth it."""
+    if size < KERNEL_BYTES_MIN:
         return _PLAIN
     from potsherd.kernels.choice import eris_kernel  # not before there is something to do
 
-    return eris_kernel(self_check).get(len(batch)) or _PLAIN
+    return eris_kernel(self_check).get(size if work is None else work) or _PLAIN
 
 
 _LAZY = LazyBackend()
@@ -166,7 +190,26 @@ def self_check(candidate: Backend) -> bool:
         _same(candidate, blocks, block_size, level, secret)
         for block_size, blocks in ((1024, 1), (1024, 37), (32768, 3))
         for level in (0, 1, 2)
-    )
+    ) and all(_hashes(candidate, size, secret) for size in (0, 8192, 21 * 1024, 37 * 1024 + 5))
+
+
+def _hashes(candidate: Backend, size: int, secret: bytes) -> bool:
+    """Whether what it hashes on the way is right, in batches of whole groups of lanes and of others."""
+    hashing = candidate.hashing(size)
+    if hashing is None:
+        return True
+    content = shake_128(b"%d" % size).digest(size)
+    plain = content + bytes(1024 - size % 1024)
+    for batch in (plain[:16384], plain[16384:24576], plain[24576:]):
+        if _bytes(hashing.encrypt_leaves(batch, 1024, secret)) != _bytes(
+            _PLAIN.encrypt_leaves(batch, 1024, secret)
+        ):
+            return False
+    return hashing.digest() == blake2b(content, digest_size=32).digest()
+
+
+def _bytes(found: tuple[Buffer, Buffer]) -> tuple[bytes, bytes]:
+    return bytes(found[0]), bytes(found[1])
 
 
 def _same(candidate: Backend, blocks: int, block_size: int, level: int, secret: bytes) -> bool:

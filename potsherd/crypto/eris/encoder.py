@@ -67,13 +67,20 @@ class Encoder:
     """
 
     def __init__(
-        self, convergence_secret: bytes, block_size: int, *, backend: Backend | None = None
+        self,
+        convergence_secret: bytes,
+        block_size: int,
+        *,
+        backend: Backend | None = None,
+        content_size: int | None = None,
     ) -> None:
+        """`content_size`, where it is known before: see `content_digest`. May load a kernel then, which takes some milliseconds."""
         _check_arguments(convergence_secret, block_size)
         self._secret = bytes(convergence_secret)
         self._block_size = block_size
         self._arity = block_size // PAIR_BYTES
         self._backend = backend or default_backend()
+        self._hashing = None if content_size is None else self._backend.hashing(content_size)
         self._tail = bytearray()
         self._pending: list[bytes] = [b""]  # per level: pairs that are in no node yet
         self._counts: list[int] = [0]  # per level: blocks emitted
@@ -84,6 +91,18 @@ class Encoder:
     def content_length(self) -> int:
         """Bytes fed so far."""
         return self._length
+
+    @property
+    def hashes(self) -> bool:
+        """Whether the content is hashed on the way, for a fraction of what that costs by itself."""
+        return self._hashing is not None
+
+    @property
+    def content_digest(self) -> bytes:
+        """BLAKE2b-256 of the content if it `hashes`, after `finish`; raises UsageError otherwise."""
+        if self._hashing is None or not self._finished:
+            raise UsageError("this encoder has not hashed the content")
+        return self._hashing.digest()
 
     def feed(self, data: Buffer) -> list[Batch]:
         """Take the next bytes of the content; gives what became complete, perhaps nothing."""
@@ -125,7 +144,8 @@ class Encoder:
 
     def _leaves(self, plain: Buffer) -> list[Batch]:
         """The leaves of whole blocks with the nodes that they complete; those by themselves if nodes come behind all."""
-        ciphertext, pairs = self._backend.encrypt_leaves(plain, self._block_size, self._secret)
+        leaves = self._hashing or self._backend
+        ciphertext, pairs = leaves.encrypt_leaves(plain, self._block_size, self._secret)
         first, leaves_from = sum(self._counts), self._counts[0] * self._block_size
         runs = [self._enter(0, ciphertext, pairs)]
         while node := self._full_nodes(len(runs) - 1):

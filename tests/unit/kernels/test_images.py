@@ -14,7 +14,7 @@ from potsherd.kernels import image, llvm
 from potsherd.kernels.buffers import held
 from potsherd.kernels.choice import COMPILE_BYTES_MIN, Kernel, cache_folder
 from potsherd.kernels.eris import PLAIN_STATE, ErisKernel
-from potsherd.kernels.ir import eris_module
+from potsherd.kernels.eris_ir import eris_module
 from potsherd.kernels.llvm import KernelUnavailable
 
 pytest.importorskip("llvmlite")

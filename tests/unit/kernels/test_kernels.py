@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potsherd.crypto.eris.backend import PlainBackend
+from potsherd.errors import UsageError
 from potsherd.kernels import llvm
 from potsherd.kernels.eris import ErisKernel, keyed_state
+from potsherd.kernels.eris_ir import eris_module
 from potsherd.kernels.gf import PlainEngine
 from potsherd.kernels.gf_ir import METHODS, gf_module
 from potsherd.kernels.gf_llvm import LlvmEngine
-from potsherd.kernels.ir import eris_module
+from potsherd.kernels.stream_ir import BESIDE_BITS
 
 pytest.importorskip("llvmlite")
 
@@ -66,6 +68,44 @@ def test_eris_batches_equal_the_plain_backend(
     keys = hashlib.shake_256(secret).digest(32 * count)
     assert eris.decrypt(data, keys, size, level) == PLAIN.decrypt(data, keys, size, level)
     assert eris.references(data, size) == PLAIN.references(data, size)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    block_size=st.sampled_from([1024, 32768]),
+    size=st.one_of(st.integers(0, 3 * 2**18), st.integers(0, 24).map(lambda groups: 8192 * groups)),
+    groups=st.lists(st.integers(1, 19), max_size=5),
+    secret=st.binary(min_size=32, max_size=32),
+)
+def test_a_content_hashed_on_the_way_has_its_hash_and_the_same_leaves(
+    eris: ErisKernel, block_size: int, size: int, groups: list[int], secret: bytes
+) -> None:
+    hashing = eris.hashing(size)
+    if hashing is None:
+        assert eris.target.vector_bits not in BESIDE_BITS
+        return
+    content = hashlib.shake_256(secret).digest(size)
+    plain = content + bytes(block_size - size % block_size)
+    sizes = [*(count * block_size for count in groups), len(plain)]
+    at = 0
+    for length in sizes:
+        batch = plain[at : at + length]
+        at += length
+        ours = hashing.encrypt_leaves(batch, block_size, secret)
+        assert [bytes(part) for part in ours] == [
+            bytes(part) for part in PLAIN.encrypt_leaves(batch, block_size, secret)
+        ]
+    for _ in range(2):
+        assert hashing.digest() == hashlib.blake2b(content, digest_size=32).digest()
+
+
+def test_a_hash_of_half_a_content_is_not_given(cache: Path) -> None:
+    hashing = ErisKernel(cache=cache).hashing(2048)
+    if hashing is None:
+        pytest.skip("this processor hashes nothing on the way")
+    hashing.encrypt_leaves(bytes(1024), 1024, bytes(32))
+    with pytest.raises(UsageError, match="1024 bytes"):
+        hashing.digest()
 
 
 def test_eris_takes_every_kind_of_buffer_and_leaves_it_alone(eris: ErisKernel) -> None:
