@@ -34,7 +34,7 @@ class DhtConfig:
     """A look-up ends with what it has after this time."""
     lookups_parallel: int = 16
     """Look-ups of one node that run at a time; further ones wait."""
-    stores_parallel: int = 32
+    stores_parallel: int = 64
     """Store requests in flight; further ones wait."""
     announce_batch: int = 64
     """Keys looked up before their records are sent, grouped by keeper."""
@@ -42,7 +42,11 @@ class DhtConfig:
     """A look-up that found the whole of a small network serves for storing announcements this long, if nobody comes or
     goes; less than `token_period_s`, for the tokens are its own."""
     pool_cover: int = 3
-    """Nodes that tell what they keep of each block of a pool."""
+    """Nodes that tell all that they keep of each block of a pool."""
+    pool_shares: int = 8
+    """Nodes that tell a client a share of it before: else it takes as many round trips as it has pages."""
+    pool_parallel: int = 8
+    """Blocks of one pool query that are looked up and asked for at a time."""
     pool_blocks_max: int = 128
     """Blocks of one pool query, of about 10 to 19 donors each; then it ends with what it has."""
 

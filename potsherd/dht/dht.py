@@ -32,6 +32,10 @@ _NO_ID = bytes(20)
 """Stands for an id that is not known yet; a claim that is never believed."""
 
 
+CLIENT_WAIT_MIN_S = 0.05
+"""That a client waits for further known nodes at least, when enough have answered."""
+
+
 class Dht:
     """Joins, finds, announces. A node with a client's credential only finds.
 
@@ -45,6 +49,7 @@ class Dht:
         self._engine = Engine(env, datagrams, membrane, config or DhtConfig())
         self._publisher = Publisher(self._engine)
         self._maintenance = Maintenance(self._engine, self._publisher)
+        self._around: asyncio.Task[None] | None = None
 
     async def start(self, bootstrap: Sequence[tuple[bytes, Address]]) -> None:
         """Join through nodes known by (node key, address); with an empty list be the first.
@@ -70,22 +75,41 @@ class Dht:
         if not others:
             return
         await self._greet_some(others)
-        await self._look_around()
+        if self._may_hurry():
+            # What it came for is looked up at the same time.
+            self._around = asyncio.create_task(self._look_around())
+        else:
+            await self._look_around()
+
+    def _may_hurry(self) -> bool:
+        """Whether a client, whose every command waits for it, knows enough nodes to begin.
+
+        With fewer than disjoint paths need, its first look-up would follow whoever of them lies.
+        """
+        config, table = self._engine.config, self._engine.table
+        return self._engine.role == "client" and len(table) >= config.paths * config.path_seeds_min
 
     async def _greet_some(self, others: Sequence[tuple[bytes, Address]]) -> None:
-        """Greet all; once one has answered, the others get `join_wait_s` more: some may be gone."""
+        """Greet all; once one has answered, the others get `join_wait_s` more: some may be gone.
+
+        Less for a client that knows enough then: as long again as it has waited for those.
+        """
+        clock, longest = self._engine.env.monotonic, self._engine.config.join_wait_s
+        start = clock()
         tasks = [asyncio.create_task(self._greet(key, address)) for key, address in others]
         pending = set(tasks)
-        answered = False
+        answered, wait_s = False, None  # seconds
         try:
             while pending:
-                wait_s = self._engine.config.join_wait_s if answered else None
                 done, pending = await asyncio.wait(
                     pending, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
                 )
                 if answered and not done:
                     break
                 answered = answered or any(task.exception() is None for task in done)
+                if answered:
+                    short = max(CLIENT_WAIT_MIN_S, clock() - start)
+                    wait_s = min(longest, short) if self._may_hurry() else longest
         finally:
             for task in pending:
                 task.cancel()
@@ -94,6 +118,9 @@ class Dht:
 
     async def close(self) -> None:
         """End all that is under way and free the socket; records kept for others are gone."""
+        if self._around is not None:
+            self._around.cancel()
+            await asyncio.gather(self._around, return_exceptions=True)
         await self._maintenance.close()
         await self._engine.close()
 

@@ -55,6 +55,8 @@ class Candidate:
     """For storing, from its answer."""
     told: int = 0
     """Contacts it has named."""
+    confirming: bool = False
+    """Asked when the nearest had answered, only to know that nobody is missed: it holds no search back."""
     rest: int | None = None
     """Where its answer goes on that was cut to a datagram; None when we have all of it."""
 
@@ -141,8 +143,7 @@ class Lookup:
             if asks or not self._paths_ended():
                 return asks
             self._merge()
-        in_flight = sum(c.state is State.ASKED for c in self._paths[0])
-        return self._ask(self._paths[0], 0, self._width, self._merged_alpha() - in_flight)
+        return self._ask(self._paths[0], 0, self._width, self._merged_alpha())
 
     def done(self) -> bool:
         """Whether there is nothing left to ask or to wait for."""
@@ -243,20 +244,30 @@ class Lookup:
         return self._config.alpha * max(1, self._config.paths)
 
     def _path_asks(self, path: int) -> list[Candidate]:
-        candidates = self._paths[path]
-        in_flight = sum(c.state is State.ASKED and c.path == path for c in candidates)
-        return self._ask(candidates, path, self._path_width(), self._config.alpha - in_flight)
+        return self._ask(self._paths[path], path, self._path_width(), self._config.alpha)
 
     def _ask(
-        self, candidates: list[Candidate], path: int, width: int, count: int
+        self, candidates: list[Candidate], path: int, width: int, alpha: int
     ) -> list[Candidate]:
-        count = min(count, self._config.asks_max - self.asked)
-        if count <= 0:
-            return []
-        asks = [c for c in self._window(candidates, width) if c.state is State.NEW][:count]
+        """So many that `alpha` are in flight; all at once when the nearest has answered and nothing is found.
+
+        That one has named whom it knows to be nearer, and there are none: the others only have to confirm it, and
+        one round trip does (section 2.3 of the Kademlia paper: all of the k closest are asked then).
+        """
+        window = self._window(candidates, width)
+        confirming = self._needs_one and bool(window) and window[0].state is State.ANSWERED
+        if confirming:
+            width = self._width
+            window = self._window(candidates, width)
+        in_flight = sum(
+            c.state is State.ASKED and c.path == path and not c.confirming for c in candidates
+        )
+        count = min(width if confirming else alpha - in_flight, self._config.asks_max - self.asked)
+        asks = [c for c in window if c.state is State.NEW][: max(0, count)]
         for candidate in asks:
             candidate.state = State.ASKED
             candidate.path = path
+            candidate.confirming = confirming
         self.asked += len(asks)
         return asks
 

@@ -135,17 +135,19 @@ class Publisher:
         A look-up that finds fewer nodes than it could has found the whole network: the other keys
         need none of their own, nor do those that are announced soon after it.
         """
-        since = self._engine.env.monotonic()
-        search = await self._engine.look_up(keys[0], thorough=True)
-        first = search.nearest_with_tokens()
-        if len(first) < self._engine.config.keepers:
-            self._everybody = _Everybody(since, tuple(first))
-            return _near(keys, first)
-        searches = await asyncio.gather(
-            *(self._engine.look_up(key, thorough=True) for key in keys[1:])
-        )
-        rest = [search.nearest_with_tokens() for search in searches]
-        return dict(zip(keys, [first, *rest], strict=True))
+        engine, since = self._engine, self._engine.env.monotonic()
+        small = len(engine.table) < engine.config.keepers
+        found = await self._look_up(keys[:1] if small else keys)
+        if len(found[0]) < engine.config.keepers:
+            self._everybody = _Everybody(since, tuple(found[0]))
+            return _near(keys, found[0])
+        found += await self._look_up(keys[len(found) :])
+        return dict(zip(keys, found, strict=True))
+
+    async def _look_up(self, keys: Sequence[bytes]) -> list[list[tuple[Contact, bytes]]]:
+        """At the same time: `_nearest` each."""
+        looking = (self._engine.look_up(key, thorough=True) for key in keys)
+        return [search.nearest_with_tokens() for search in await asyncio.gather(*looking)]
 
     def _assign(
         self, plan: _Plan, key: bytes, nearest: Sequence[tuple[Contact, bytes]], mine: list[int]

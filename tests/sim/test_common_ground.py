@@ -13,7 +13,7 @@ SMALL = Ground(nodes=8, segments=3, k=2, n=5, r=4, life_h=5.0, hours=6.0, patien
 @pytest.mark.slow
 def test_a_small_town_lives_and_repairs() -> None:
     """Eight donors that live for five hours: about ten die within six, and their shards are made anew."""
-    seed = 4
+    seed = 11
     print("seed", seed)
     town = in_the_world(SMALL, seed)
     assert 2 <= town.live <= 5

@@ -89,7 +89,45 @@ def test_no_more_than_alpha_on_each_path_are_asked_at_a_time() -> None:
     asks = lookup.next_asks()
     assert sorted(c.path for c in asks) == [0, 0, 1, 1, 2, 2]
     assert lookup.next_asks() == []
-    lookup.answered(asks[0])
+    nearest = min(c for c in asks if c.path == 0)
+    other = max(c for c in asks if c.path == 0)
+    lookup.answered(other)
+    (more,) = lookup.next_asks()
+    assert more.path == 0
+    lookup.told(nearest, ALL[:3])
+    lookup.answered(nearest)
+    assert [c.contact for c in lookup.next_asks()] == ALL[:1], "those it has named are nearer"
+
+
+def test_when_the_nearest_has_answered_all_that_are_left_are_asked_at_once() -> None:
+    config = DhtConfig(keepers=8, alpha=2, paths=1)
+    lookup = Lookup(TARGET, ALL[:12], config)
+    first = lookup.next_asks()
+    assert [c.contact for c in first] == ALL[:2]
+    lookup.answered(first[1])
+    assert [c.contact for c in lookup.next_asks()] == ALL[2:3]
+    lookup.answered(first[0])
+    assert [c.contact for c in lookup.next_asks()] == ALL[3:8]
+    assert lookup.asked == 8
+
+
+def test_they_hold_nobody_back_who_turns_out_to_be_nearer() -> None:
+    config = DhtConfig(keepers=8, alpha=2, paths=1)
+    lookup = Lookup(TARGET, ALL[3:12], config)
+    first = lookup.next_asks()
+    lookup.answered(first[0])
+    confirming = lookup.next_asks()
+    assert len(confirming) == 6
+    lookup.told(confirming[0], ALL[:3])
+    lookup.answered(confirming[0])
+    assert [c.contact for c in lookup.next_asks()] == ALL[:1], "one is in flight from before"
+
+
+def test_once_something_is_found_no_more_are_asked_than_before() -> None:
+    lookup = Lookup(TARGET, ALL[:12], DhtConfig(keepers=8, alpha=2, paths=1))
+    first = lookup.next_asks()
+    lookup.hurry()
+    lookup.answered(first[0])
     assert len(lookup.next_asks()) == 1
 
 
