@@ -1,4 +1,4 @@
-"""What the proofs of a dataset amount to: complete or not, spread over what, kept until when. Pure but for `look`."""
+"""What the proofs of a dataset amount to: complete or not, spread over what, kept until when."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ from potsherd.node.reader import SegmentReader
 from potsherd.node.retention import Verdict
 from potsherd.node.session import Session
 
-__all__ = ["Spread", "Standing", "donors_near", "look", "spread_of", "state_of"]
+__all__ = [
+    "Spread",
+    "Standing",
+    "count_donors",
+    "donors_near",
+    "keeping_by",
+    "spread_of",
+    "standing_of",
+    "state_of",
+]
 
 NEIGHBOURHOODS_MAX = 8
 """Segments around which donors are asked for where they stand."""
@@ -107,24 +116,33 @@ async def donors_near(
     return domains
 
 
-async def look(
-    session: Session,
-    entry: SegmentRef,
+async def count_donors(
+    session: Session, segments: Sequence[SegmentRef]
+) -> tuple[int, dict[bytes, tuple[Domain, ...]]]:
+    """How many there are, and where those around some of the segments stand. In a small network one scan tells both."""
+    donors = await session.network_size()
+    domains = await donors_near(session, segments)
+    return max(donors, len(domains)), domains
+
+
+def standing_of(
     health: Health,
+    donors: int,
     domains: Mapping[bytes, Sequence[Domain]],
+    keeping: Verdict | None,
 ) -> Standing:
-    """Put it together; asks holders of the entry segment for how long it is to be kept."""
-    donors = max(len(domains), await session.network_size())
+    """Put it together."""
     return Standing(
         state=state_of(health),
         donors=donors,
         attainable=all(segment.n <= donors for segment in health.segments),
         spread=spread_of(health, domains),
-        keeping=await _keeping(session, entry),
+        keeping=keeping,
     )
 
 
-async def _keeping(session: Session, entry: SegmentRef) -> Verdict | None:
+async def keeping_by(session: Session, entry: SegmentRef) -> Verdict | None:
+    """For how long holders of the entry segment keep it; None when nobody says."""
     reader = SegmentReader(session, entry.segment_id, entry.placement_key)
     try:
         await reader.locate()

@@ -12,10 +12,11 @@ from potsherd.datasets.health import Health
 from potsherd.datasets.outlook import outlook
 from potsherd.datasets.pages import RootInfo
 from potsherd.datasets.retrieving import open_dataset
-from potsherd.datasets.standing import Standing, donors_near, look
+from potsherd.datasets.standing import Standing, count_donors, keeping_by, standing_of
 from potsherd.datasets.verifying import examine_all
 from potsherd.durability.forecast import Forecast
 from potsherd.erasure.descriptor import defaults
+from potsherd.node.patience import both
 from potsherd.node.retention import FOREVER, Verdict
 
 __all__ = ["StatReport", "stat"]
@@ -116,12 +117,14 @@ def _forecast_json(found: Forecast | None) -> dict[str, Any] | None:
 
 async def stat(context: Context, capability: ReadCapability) -> StatReport:
     """Root page and a sampled examination. Raises NotFoundError, NotEnoughShards."""
+    session = context.session
     archive = await open_dataset(context, capability)
-    health = await examine_all(context, archive, deep=False)
-    domains = await donors_near(context.session, archive.manifest.segments)
-    expected = await outlook(context.session, health, domains)
     entry = archive.entry.segment
-    standing = await look(context.session, entry, health, domains)
-    told = await audited(context.session, health)
+    health, ((donors, domains), keeping) = await both(
+        examine_all(context, archive, deep=False),
+        both(count_donors(session, archive.manifest.segments), keeping_by(session, entry)),
+    )
+    expected, told = await both(outlook(session, health, domains), audited(session, health))
+    standing = standing_of(health, donors, domains, keeping)
     info = archive.manifest.info
     return StatReport(info, capability, entry.segment_id, health, expected, standing, told)

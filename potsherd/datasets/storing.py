@@ -43,6 +43,8 @@ __all__ = ["Desk", "PutOptions", "PutReport", "choose_code", "put"]
 
 COUNTS_MAX = 3
 """Times that donors are counted before a put is refused for want of them."""
+COUNT_EXACT_TO = 64
+"""Donors up to which a put counts them, at least: more than the largest default code asks for."""
 COUNT_PAUSE_S = 1.0
 
 
@@ -165,14 +167,14 @@ async def put(
     where some of it is stored already, the same call goes on there.
     """
     start = context.env.monotonic()
-    donors = await _count_donors(context, options.n or 0)
-    code = choose_code(donors, options.k, options.n, options.r)
     told = on_plan is not None or options.dry_run
     judged = told and options.k is None
-    desk = await context.env.offload(Desk.open, context.home, context.network, paths, options)
+    counting = asyncio.ensure_future(_choose_code(context, options))
     looking = asyncio.ensure_future(look_around(context.session)) if judged else None
+    desk = None
     try:
-        summary, planned = await _prepare(context, desk, paths, options, code, donors)
+        desk = await context.env.offload(Desk.open, context.home, context.network, paths, options)
+        summary, code, planned = await _prepare(context, desk, paths, options, counting)
         if looking is not None:
             advice = await context.env.offload(_advice, planned, await looking)
             planned = replace(planned, advice=advice)
@@ -184,22 +186,32 @@ async def put(
         stored = await _Put(context, desk, code, summary, options).run()
         await context.env.offload(desk.remove)
     finally:
-        if looking is not None:
-            looking.cancel()
-        await context.env.offload(desk.close)
+        for task in (counting, looking):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        if desk is not None:
+            await context.env.offload(desk.close)
     seconds = context.env.monotonic() - start
     await context.env.offload(context.home.measured, stored.result.bytes_sent, seconds)
     return _report(planned, stored, seconds)
 
 
+async def _choose_code(context: Context, options: PutOptions) -> tuple[CodeChoice, int]:
+    """The code, and for how many donors. Raises what `choose_code` does."""
+    donors = await _count_donors(context, options.n or 0)
+    return choose_code(donors, options.k, options.n, options.r), donors
+
+
 async def _count_donors(context: Context, wanted: int) -> int:
     """Live donors; asked again before there are said to be too few, for a datagram can get lost."""
-    donors = await context.session.network_size()
+    exact_to = max(COUNT_EXACT_TO, wanted + 1)
+    donors = await context.session.network_size(exact_to)
     for _ in range(COUNTS_MAX - 1):
         if donors >= wanted:
             break
         await asyncio.sleep(COUNT_PAUSE_S)
-        donors = max(donors, await context.session.network_size())
+        donors = max(donors, await context.session.network_size(exact_to))
     return donors
 
 
@@ -208,13 +220,22 @@ async def _prepare(
     desk: Desk,
     paths: Sequence[str | bytes | Path],
     options: PutOptions,
-    code: CodeChoice,
-    donors: int,
-) -> tuple[Summary, PutReport]:
-    """Scan and plan; an error leaves nothing behind, unless an earlier run had stored something."""
+    counting: asyncio.Future[tuple[CodeChoice, int]],
+) -> tuple[Summary, CodeChoice, PutReport]:
+    """Scan, beside the counting of donors, and plan.
+
+    An error leaves nothing behind, unless an earlier run had stored something. One that the count ends with also
+    ends the scan.
+    """
+
+    def go_on(_: Summary) -> None:
+        if counting.done():
+            counting.result()
+
     try:
-        summary, _ = await local.scan(context.env, desk.spool, paths)
-        return summary, _planned(context, options, desk.name, code, donors, summary)
+        summary, _ = await local.scan(context.env, desk.spool, paths, go_on)
+        code, donors = await counting
+        return summary, code, _planned(context, options, desk.name, code, donors, summary)
     except PotsherdError:
         if not await context.env.offload(desk.spool.committed):
             await context.env.offload(desk.remove)

@@ -10,11 +10,14 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from potsherd.errors import PotsherdError
 
-__all__ = ["SLOWEST_BYTES_S", "one_succeeds", "time_for", "while_it_comes"]
+__all__ = ["SLOWEST_BYTES_S", "both", "one_succeeds", "time_for", "while_it_comes"]
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 SLOWEST_BYTES_S = 8 << 10
 """From a peer that sends less than this, on an average over the time one waits in silence, one expects nothing."""
@@ -77,6 +80,17 @@ class _Watch:
         if self._timer is not None:
             self._timer.cancel()
         self.limit = self._timer = None
+
+
+async def both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """What both give, at the same time. The first error is raised when both have ended; the other one is cancelled."""
+    tasks = asyncio.ensure_future(one), asyncio.ensure_future(other)
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def one_succeeds(

@@ -134,6 +134,8 @@ class _Slot:
     busy_since: float | None = None
     push_max: int = PUSH_BYTES_MIN
     """Bytes of the next push at most."""
+    trip_s: float = float("inf")
+    """The quickest answer so far: what a push takes however small it is."""
     tries: int = 0
     entry: bytes | None = None
     failure: PotsherdError | None = None
@@ -265,7 +267,9 @@ class SegmentPusher:
         )
         signed = ticket.signed(plan.owner.sign, self._session.identity.network_id)
         peer = await self._session.peer(candidate.key, candidate.address)
+        start = self._env.monotonic()
         staged = await peer.push_open(signed)
+        slot.trip_s = self._env.monotonic() - start
         slot.peer, slot.stage, slot.sent = peer, staged.stage, 0
         slot.resumed, slot.resumed_digest = staged.size, staged.digest
         slot.digest = hashlib.blake2b(digest_size=32)
@@ -386,10 +390,15 @@ class SegmentPusher:
         finally:
             slot.busy_since = None
         slot.sent += sum(map(len, columns))
-        slot.push_max = self._next_push(slot.push_max, self._env.monotonic() - start)
+        taken_s = self._env.monotonic() - start
+        slot.trip_s = min(slot.trip_s, taken_s)
+        slot.push_max = self._next_push(slot.push_max, taken_s - slot.trip_s)
 
     def _next_push(self, size: int, taken_s: float) -> int:
-        """Bytes of the next push after one of at most `size`: whole cells, which a disk takes without a copy."""
+        """Bytes of the next push after one of at most `size`: whole cells, which a disk takes without a copy.
+
+        `taken_s` is without the way there and back: a line over an ocean carries as much as one to the next room.
+        """
         if taken_s < PUSH_FAST_S:
             growth = PUSH_GROWTH_MAX if taken_s * PUSH_GROWTH_MAX < PUSH_FAST_S else 2
             size = min(growth * size, PUSH_BYTES_MAX, PUSHES_BYTES // self._plan.n)

@@ -37,7 +37,7 @@ from potsherd.node.cells import (
 )
 from potsherd.node.client import Peer
 from potsherd.node.holders import Holder, HolderTable
-from potsherd.node.patience import SLOWEST_BYTES_S, one_succeeds, while_it_comes
+from potsherd.node.patience import SLOWEST_BYTES_S, both, one_succeeds, while_it_comes
 from potsherd.node.session import Session
 from potsherd.ports import Buffer
 
@@ -170,11 +170,10 @@ class SegmentReader:
     async def _introduce(self, key: bytes) -> None:
         async with asyncio.timeout(READ_TIMEOUT_S):
             peer = await self._session.peer(key, near=self._key)
-            raw = await peer.descriptor(self.segment_id)
+            raw, roster = await both(peer.descriptor(self.segment_id), peer.roster(self.segment_id))
             descriptor = Descriptor.decode(raw)
             if descriptor.segment_id != self.segment_id:
                 raise IntegrityError("the descriptor is not that of the segment asked for")
-            roster = await peer.roster(self.segment_id)
         self._told[key] = None
         self._table.add((entry, address) for entry, _, address in roster)
         holders = self._table.holders(descriptor.n)

@@ -34,7 +34,7 @@ PEERS_MAX = 256
 DIRECTORY_MAX = 8192
 """Nodes whose DHT id and address are remembered; the one met longest ago is forgotten first."""
 COUNTED_DONORS_MAX = 200
-"""Networks of fewer donors are counted, larger ones estimated."""
+"""Networks of fewer donors are counted, larger ones estimated, unless somebody needs it less exact."""
 NEAR_DONORS = 64
 """Donors looked through for a node of which nothing but its key is known."""
 COUNTED_FRESH_S = 5.0
@@ -272,11 +272,11 @@ class Session:
             self._directory.learn(announcement.node_key, announcement.node_id, None)
         return found
 
-    async def network_size(self) -> int:
-        """Live donors: exact up to COUNTED_DONORS_MAX, beyond it estimated from how dense ids lie."""
+    async def network_size(self, exact_to: int = COUNTED_DONORS_MAX) -> int:
+        """Live donors: exact up to `exact_to`, beyond it estimated from how dense ids lie."""
         target = self.env.rng.randbytes(20)
-        presences = await self.dht.pool(target, COUNTED_DONORS_MAX)
-        if len(presences) < COUNTED_DONORS_MAX:
+        presences = await self.dht.pool(target, exact_to)
+        if len(presences) < exact_to:
             self._counted = self.env.monotonic(), presences
             missed = self._is_donor and all(p.key != self.identity.key for p in presences)
             return len(presences) + missed
