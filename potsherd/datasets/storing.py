@@ -206,7 +206,7 @@ async def _choose_code(context: Context, options: PutOptions) -> tuple[CodeChoic
 async def _count_donors(context: Context, wanted: int) -> int:
     """Live donors; asked again before there are said to be too few, for a datagram can get lost."""
     exact_to = max(COUNT_EXACT_TO, wanted + 1)
-    donors = await context.session.network_size(exact_to)
+    donors = await context.session.network_size(exact_to, anew=False)
     for _ in range(COUNTS_MAX - 1):
         if donors >= wanted:
             break

@@ -37,8 +37,8 @@ COUNTED_DONORS_MAX = 200
 """Networks of fewer donors are counted, larger ones estimated, unless somebody needs it less exact."""
 NEAR_DONORS = 64
 """Donors looked through for a node of which nothing but its key is known."""
-COUNTED_FRESH_S = 5.0
-"""Seconds for which those who were counted, when these were all, are the donors near any key too."""
+COUNTED_FRESH_S = 30.0
+"""Seconds for which those who were counted, when these were all, are all, and the donors near any key too."""
 FAILED_DIALS_MAX = 16
 """Failed dials of one address in DIAL_WINDOW_S; then it is left alone until the window ends."""
 DIAL_WINDOW_S = 60.0
@@ -272,18 +272,28 @@ class Session:
             self._directory.learn(announcement.node_key, announcement.node_id, None)
         return found
 
-    async def network_size(self, exact_to: int = COUNTED_DONORS_MAX) -> int:
-        """Live donors: exact up to `exact_to`, beyond it estimated from how dense ids lie."""
+    async def network_size(self, exact_to: int = COUNTED_DONORS_MAX, *, anew: bool = True) -> int:
+        """Live donors: exact up to `exact_to`, beyond it estimated from how dense ids lie.
+
+        Not `anew`: those of a small network may have been counted a little before.
+        """
+        when, presences = self._counted
+        if not anew and self.env.monotonic() - when <= COUNTED_FRESH_S:
+            return self._size(presences)
         target = self.env.rng.randbytes(20)
         presences = await self.dht.pool(target, exact_to)
         if len(presences) < exact_to:
             self._counted = self.env.monotonic(), presences
-            missed = self._is_donor and all(p.key != self.identity.key for p in presences)
-            return len(presences) + missed
+            return self._size(presences)
         # the m-th nearest of N random ids lies at about m/N of the id space
         middle = int.from_bytes(target, "big")
         farthest = max(int.from_bytes(p.dht_id, "big") ^ middle for p in presences)
         return max(len(presences), (len(presences) - 1) * 2**160 // max(1, farthest))
+
+    def _size(self, presences: Sequence[Presence]) -> int:
+        """With these as all the others."""
+        missed = self._is_donor and all(p.key != self.identity.key for p in presences)
+        return len(presences) + missed
 
     # --- connections -------------------------------------------------------------------------------
 

@@ -100,6 +100,26 @@ def test_stored_listed_read_and_examined_with_holders_gone(tmp_path: Path) -> No
     in_town(scenario, donors=10)
 
 
+def test_a_donor_that_has_come_since_the_last_put_counts_when_it_is_needed(tmp_path: Path) -> None:
+    """Who were counted half a minute ago are all that there are, unless more are asked for."""
+    source = tree(tmp_path, large=50_000)
+
+    async def scenario(town: Town) -> None:
+        context = await context_of(home_at(tmp_path / "home", town), town, 1)
+        first = await operations.put(context, [source], PutOptions(name="first", k=2, n=5))
+        assert (first.donors, first.placed) == (5, 5)
+        await town.start_node(5)
+        again = await operations.put(context, [source], PutOptions(name="again", k=2, n=5))
+        assert (again.donors, again.placed) == (5, 5)
+        wider = await operations.put(context, [source], PutOptions(name="wider", k=2, n=6))
+        assert (wider.donors, wider.placed) == (6, 6)
+        with pytest.raises(RefusedError, match="only 6 answer"):
+            await operations.put(context, [source], PutOptions(name="too wide", k=2, n=7))
+        await context.session.close()
+
+    in_town(scenario, donors=5)
+
+
 def test_the_master_alone_brings_the_library_back(tmp_path: Path) -> None:
     source = tree(tmp_path, large=50_000)
 

@@ -105,7 +105,7 @@ def test_a_put_waits_for_few_answers(tmp_path: Path) -> None:
         print(f"{first=:.1f} {small=:.1f} {large=:.1f}")
         # look-up 3, presences 3, dial 3, open, push, commit, lease beside head, announce 2
         assert first <= 15
-        assert small <= 14  # it has met eight of its nine holders
+        assert small <= 11, "it knows the donors"
         assert large <= small + 3
         await person.session.close()
 
