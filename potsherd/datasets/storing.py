@@ -225,7 +225,7 @@ async def _prepare(
     """Scan, beside the counting of donors, and plan.
 
     An error leaves nothing behind, unless an earlier run had stored something. One that the count ends with also
-    ends the scan.
+    ends the scan, and leaves what an earlier run had begun.
     """
 
     def go_on(_: Summary) -> None:
@@ -236,8 +236,10 @@ async def _prepare(
         summary, _ = await local.scan(context.env, desk.spool, paths, go_on)
         code, donors = await counting
         return summary, code, _planned(context, options, desk.name, code, donors, summary)
-    except PotsherdError:
-        if not await context.env.offload(desk.spool.committed):
+    except PotsherdError as error:
+        counted_out = counting.done() and counting.exception() is error
+        earlier = desk.has_begun if counted_out else desk.spool.committed
+        if not await context.env.offload(earlier):
             await context.env.offload(desk.remove)
         raise
 
@@ -346,6 +348,10 @@ class Desk:
     def identity(self) -> str:
         """What the library calls this put."""
         return self.folder.name
+
+    def has_begun(self) -> bool:
+        """Whether a run of this put has come as far as sending."""
+        return self.spool.recall("fingerprint") is not None
 
     def close(self) -> None:
         """Let other processes have it; may be called twice."""

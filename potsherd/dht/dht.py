@@ -31,7 +31,6 @@ __all__ = ["Dht"]
 _NO_ID = bytes(20)
 """Stands for an id that is not known yet; a claim that is never believed."""
 
-
 CLIENT_WAIT_MIN_S = 0.05
 """That a client waits for further known nodes at least, when enough have answered."""
 
@@ -75,7 +74,7 @@ class Dht:
         if not others:
             return
         await self._greet_some(others)
-        if self._may_hurry():
+        if self._may_hurry() and self._around is None:
             # What it came for is looked up at the same time.
             self._around = asyncio.create_task(self._look_around())
         else:

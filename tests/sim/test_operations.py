@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from potsherd.datasets.library import Library
 from potsherd.datasets.operations import Context, PutOptions
 from potsherd.errors import NotFoundError, QuotaError, RefusedError, UsageError
 from potsherd.node.records import Head
+from potsherd.node.session import Session
 
 pytestmark = pytest.mark.slow
 
@@ -115,6 +117,39 @@ def test_a_donor_that_has_come_since_the_last_put_counts_when_it_is_needed(tmp_p
         assert (wider.donors, wider.placed) == (6, 6)
         with pytest.raises(RefusedError, match="only 6 answer"):
             await operations.put(context, [source], PutOptions(name="too wide", k=2, n=7))
+        await context.session.close()
+
+    in_town(scenario, donors=5)
+
+
+def test_too_few_donors_for_a_moment_cost_an_interrupted_put_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had begun waits in the spool; a put that had not begun leaves nothing there."""
+    source = tree(tmp_path)
+    options = PutOptions(name="resumed", k=2, n=5)
+
+    async def few(self: Session, exact_to: int = 0, *, anew: bool = True) -> int:
+        return 3
+
+    async def scenario(town: Town) -> None:
+        home = home_at(tmp_path / "home", town)
+        context = await context_of(home, town, 1)
+        running = asyncio.ensure_future(operations.put(context, [source], options))
+        while not any(p.startswith("staging") for p, _ in town.world.disk("node1").files()):
+            assert not running.done()
+            await asyncio.sleep(0.05)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        (begun,) = home.spool_folder.iterdir()
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "network_size", few)
+            for again in (options, PutOptions(name="new", k=2, n=5)):
+                with pytest.raises(RefusedError, match="only 3 answer"):
+                    await operations.put(context, [source], again)
+        assert list(home.spool_folder.iterdir()) == [begun]
+        assert (await operations.put(context, [source], options)).placed == 5
+        assert not list(home.spool_folder.iterdir())
         await context.session.close()
 
     in_town(scenario, donors=5)
