@@ -1,6 +1,6 @@
 """`python -m potsherd.kernels.build`: compile the kernels of this machine and leave their images in the cache.
 
-A process of its own, so that a node gets compiled kernels without ever loading the compiler.
+A process of its own, so that whoever uses the kernels never loads the compiler.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """Which engines this process uses: compiled kernels where they are installed and right, else the plain ones.
 
 A compiled kernel is loaded from its image as soon as there is some work, and compiled, which takes a good
-part of a second, only after much work. So a small `put` stays quick, and a node that only stores stays light: it
-never loads the compiler, but has a process of its own make the image. `POTSHERD_KERNELS=off` keeps to the plain
-engines; `POTSHERD_KERNEL_CACHE` says where images are.
+part of a second, only after much work. So a small `put` stays quick. The compiler takes a hundred megabytes: images
+are made by a process of their own (`build.py`), for which a client waits, and a node does not.
+`POTSHERD_KERNELS=off` keeps to the plain engines; `POTSHERD_KERNEL_CACHE` says where images are.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -45,6 +46,10 @@ COMPILE_BYTES_MIN = 8 * 2**20
 """Bytes that a process works on with the plain engines before it compiles a kernel."""
 BUILD_BYTES_MIN = 64 * 2**20
 """Bytes that a node hashes with hashlib before it has an image made, or looks again for one."""
+BUILD_TIMEOUT_S = 60.0
+"""Seconds that a client waits for images, before it compiles for itself."""
+BUILD = ("-P", "-m", "potsherd.kernels.build")
+"""To Python: not from the folder in which somebody happens to be."""
 BATCH_HASH_STEP = 128
 """Bytes of a BLAKE2b block: what a kernel hashes are multiples."""
 
@@ -99,6 +104,46 @@ class Kernel(Generic[T]):
                 warnings.warn(error.message, stacklevel=4)
 
 
+class _Builder:
+    """Has images made, once for all kernels of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._done = False
+
+    def wait(self) -> None:
+        """Until images are there, or will not come."""
+        with self._lock:
+            if not self._done and sys.executable and importlib.util.find_spec("llvmlite"):
+                nothing = subprocess.DEVNULL
+                with contextlib.suppress(OSError, subprocess.SubprocessError):
+                    subprocess.run(
+                        [sys.executable, *BUILD],
+                        stdin=nothing,
+                        stdout=nothing,
+                        stderr=nothing,
+                        check=False,
+                        timeout=BUILD_TIMEOUT_S,
+                    )
+            self._done = True
+
+
+_builder = _Builder()
+
+
+def _made(load: Callable[[bool], T], compiling: bool) -> T:
+    """From an image, which another process makes if need be; compiled here only where that does not help."""
+    try:
+        return load(False)
+    except KernelUnavailable:
+        if not compiling:
+            raise
+    _builder.wait()
+    with contextlib.suppress(KernelUnavailable):
+        return load(False)
+    return load(True)
+
+
 # --- BLAKE2b and ERIS -----------------------------------------------------------------------------
 
 
@@ -107,7 +152,8 @@ def eris_kernel(check: Callable[[ErisKernel], bool]) -> Kernel[ErisKernel]:
     """The compiled ERIS backend, used only where `check` says that it is right."""
 
     def load(compiling: bool) -> ErisKernel:
-        kernel = ErisKernel(cache=cache_folder(), compiling=compiling)
+        folder = cache_folder()
+        kernel = _made(lambda here: ErisKernel(cache=folder, compiling=here), compiling)
         if not check(kernel):
             raise KernelUnavailable(f"{kernel.name} gives wrong results here and is not used")
         return kernel
@@ -177,8 +223,7 @@ class _LightHash:
     def _build(self) -> None:
         """Once; a second node of the same user finds what the first has made."""
         if self._builder is None and importlib.util.find_spec("llvmlite") is not None:
-            command = [sys.executable, "-m", "potsherd.kernels.build"]
-            nothing = subprocess.DEVNULL
+            command, nothing = [sys.executable, *BUILD], subprocess.DEVNULL
             self._builder = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)
         elif self._builder is not None:
             self._builder.poll()
@@ -193,7 +238,11 @@ light_hash = _LightHash()
 
 @functools.cache
 def _gf_kernel() -> Kernel[LlvmEngine]:
-    return Kernel(lambda compiling: LlvmEngine(cache=cache_folder(), compiling=compiling))
+    def load(compiling: bool) -> LlvmEngine:
+        folder = cache_folder()
+        return _made(lambda here: LlvmEngine(cache=folder, compiling=here), compiling)
+
+    return Kernel(load)
 
 
 @functools.cache

@@ -95,10 +95,11 @@ class Bench:
         found: list[dict[str, Any]] = segment["pieces"]
         return found
 
-    def live_pieces(self, name: str) -> list[dict[str, Any]]:
-        """These, if all are live; else nothing."""
+    def live_pieces(self, name: str, indices: int) -> list[dict[str, Any]]:
+        """These, if all are live and of so many indices; else nothing."""
         pieces = self.pieces(name)
-        return pieces if all(piece["live"] for piece in pieces) else []
+        enough = len({piece["index"] for piece in pieces}) >= indices
+        return pieces if enough and all(piece["live"] for piece in pieces) else []
 
     def check_pieces(self, name: str, indices: int, *, at_once: bool = True) -> None:
         """Every piece that any holder has signed for is proven, none twice on a node.
@@ -108,7 +109,7 @@ class Bench:
         if at_once:
             pieces = self.pieces(name)
         else:
-            pieces = wait_for("all holders know", lambda: self.live_pieces(name))
+            pieces = wait_for("all holders know", lambda: self.live_pieces(name, indices))
         assert [p for p in pieces if not p["live"]] == []
         assert len({p["key"] for p in pieces}) == len(pieces)
         assert len({p["index"] for p in pieces}) >= indices

@@ -137,6 +137,43 @@ def test_an_image_serves_the_first_call() -> None:
     assert loads.calls == [False]
 
 
+USES_ALL = """
+import sys
+from potsherd.crypto.eris.backend import self_check
+from potsherd.kernels import choice
+from potsherd.kernels.gf_llvm import LlvmEngine
+{before}
+assert choice.eris_kernel(self_check).now() is not None
+assert isinstance(choice.gf_engine(), LlvmEngine)
+print("compiler" if "llvmlite" in sys.modules else "images")
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "by"),
+    [
+        ("", "images"),
+        ("choice.BUILD = ('-c', 'raise SystemExit(1)')", "compiler"),
+        ("choice.BUILD, choice.BUILD_TIMEOUT_S = ('-c', 'while 1: pass'), 0.2", "compiler"),
+        ("sys.executable = ''", "compiler"),
+        ("sys.executable = '/nowhere/python'", "compiler"),
+    ],
+)
+def test_the_compiler_is_loaded_only_where_no_other_process_makes_images(
+    tmp_path: Path, before: str, by: str
+) -> None:
+    """It takes a hundred megabytes, at the very time at which a put has most of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", USES_ALL.format(before=before)],
+        env={**os.environ, "POTSHERD_KERNEL_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [by]
+
+
 def test_all_homes_of_a_user_share_one_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiling takes longer than putting a small dataset: a new home does not pay it again."""
     monkeypatch.delenv("POTSHERD_KERNEL_CACHE")
