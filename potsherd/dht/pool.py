@@ -5,8 +5,7 @@ for the first id not covered yet gives the nodes nearest to it; the largest alig
 it in which all nodes are among them has fewer than K nodes, so each of these nodes is a keeper of every
 presence of the block. A few of them are asked, so that no single one can hide a donor. Then the scan
 goes on behind the block, and since the next ones are likely to be as large, with several of them at the
-same time. The cost grows with the size of the pool, not of the network; the time with its logarithm at
-first, as each round covers what the one before has shown to be that wide.
+same time. The cost grows with the size of the pool, not of the network; the time is that of a few rounds.
 """
 
 from __future__ import annotations
