@@ -349,6 +349,34 @@ def test_a_node_comes_back_by_its_peer_cache_alone(world: World) -> None:
     play(world, scenario)
 
 
+def test_a_client_that_knows_nodes_enough_looks_around_beside_what_it_came_for(
+    world: World,
+) -> None:
+    """With fewer than disjoint paths need it looks around first, and waits longer for those it knows."""
+
+    async def scenario() -> None:
+        network = Network(world)
+        await network.grow(30)
+        key = world.rng("key").randbytes(20)
+        await network.donors[4].announce([network.announcement(4, key)])
+        took, clients = [], []
+        for known in ([1, 2, 3], list(range(12))):
+            start = world.loop.time()
+            clients.append(await network.add_client(known))
+            took.append(world.loop.time() - start)
+            assert [a.key for a in await clients[-1].find_announcements(key)] == [key]
+        few, many = took
+        assert many < few / 2
+        assert clients[0].statistics().lookups == clients[1].statistics().lookups == 2
+        hasty = await network.add_client(list(range(12)))
+        await hasty.close()
+        for client in clients:
+            await client.close()
+        await network.close()
+
+    play(world, scenario)
+
+
 def test_closing_ends_what_is_under_way(world: World) -> None:
     async def scenario() -> None:
         network = Network(world)
