@@ -80,7 +80,7 @@ class PutReport:
     r: int
     w: int
     donors: int
-    """Live ones that were seen."""
+    """Live ones that were seen; estimated where there are more than COUNT_EXACT_TO, and than n."""
     files: int
     folders: int
     content_bytes: int

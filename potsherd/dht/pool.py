@@ -63,7 +63,7 @@ class PoolScan:
         self._covered: list[Block] = []
         """Behind the frontier, with gaps between them."""
         self._bits = ID_BITS
-        """The next blocks are expected to be of 2^bits ids, as the smallest of the last ones was."""
+        """The next blocks are expected to be of 2^bits ids, as the smallest of the last round was."""
         self.blocks = 0
 
     def add(self, presence: Presence) -> None:
@@ -79,7 +79,7 @@ class PoolScan:
         return self._before_frontier() >= self._count
 
     def points(self) -> list[bytes]:
-        """Ids to look up now, at the same time: the nearest not covered yet, and where blocks behind it may begin."""
+        """Begin a round: ids to look up now, the nearest not covered yet and where blocks behind it may begin."""
         points: list[bytes] = []
         place, wanted = self._frontier, self._blocks_missing()
         most = min(self._config.pool_parallel, self._config.pool_blocks_max - self.blocks)
@@ -92,7 +92,7 @@ class PoolScan:
             points.append((self._target ^ place).to_bytes(ID_BITS // 8, "big"))
             wanted -= place >= last
             place = ((place >> self._bits) + 1) << self._bits
-        self._bits = ID_BITS
+        self._bits = ID_BITS  # until this round's blocks say how wide the next may be
         return points
 
     def _blocks_missing(self) -> int:
