@@ -99,7 +99,7 @@ def run(main: Coroutine[Any, Any, T], *, is_node: bool = False) -> T:
 
     from potsherd.node.real.memory import CLIENT_KEEP_BYTES, NODE_KEEP_BYTES, reuse_memory
 
-    reuse_memory(NODE_KEEP_BYTES if is_node else CLIENT_KEEP_BYTES)
+    reuse_memory(NODE_KEEP_BYTES if is_node else CLIENT_KEEP_BYTES, huge=not is_node)
     # Some 100,000 objects of libraries are looked through at each full collection: a quarter of a put's time.
     gc.freeze()
     little_garbage()

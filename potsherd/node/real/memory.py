@@ -2,7 +2,8 @@
 
 glibc gives a buffer of more than some 100 KiB back to the system when it is freed. The next one is fresh: each
 of its pages costs a fault and is filled with zeros, 0.4 to 0.8 CPU-seconds per GB, several times for each
-byte that passes through. Copying within memory in use costs 0.05.
+byte that passes through. Copying within memory in use costs 0.05. What a command touches for the first time it
+touches in pages of 2 MiB: 0.07.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import mmap
 import os
 import sys
 from pathlib import Path
@@ -33,24 +35,56 @@ SMALL_BYTES = 64 * 10**6
 LOOK_S = 10.0
 """How often it looks: what it gives back costs some 10 ms to get again."""
 
+HUGE_SPARE_BYTES = 4 * 2**20
+"""The part of what is kept that is not advised: with all of it free at once, glibc would give it back."""
+
 # mallopt(3)
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 _LARGEST = 32 * 2**20  # the most that glibc takes for M_MMAP_THRESHOLD
+_MMAP_MAX_DEFAULT = 65536
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
-def reuse_memory(keep_bytes: int) -> bool:
+def reuse_memory(keep_bytes: int, *, huge: bool = False) -> bool:
     """For the whole process, before it has threads; False where the C library is not glibc.
 
-    One arena for all threads, so that what one frees serves the others.
+    One arena for all threads, so that what one frees serves the others. `huge`: what is kept comes in pages of
+    2 MiB where the system has them: a fifth of the cost, for who is going to use much of it once. A node, which
+    uses little and gives it back, would only occupy more.
     """
     if sys.platform != "linux":
         return False
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        libc = ctypes.CDLL(None)
+        mallopt = libc.mallopt
     except (OSError, AttributeError):
         return False
     settings = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _LARGEST), (_M_TRIM_THRESHOLD, keep_bytes))
-    return bool(sum(mallopt(name, value) for name, value in settings) == len(settings))
+    done = bool(sum(mallopt(name, value) for name, value in settings) == len(settings))
+    if done and huge and hasattr(mmap, "MADV_HUGEPAGE"):
+        _grow_in_huge_pages(libc, keep_bytes - HUGE_SPARE_BYTES)
+    return done
+
+
+def _grow_in_huge_pages(libc: ctypes.CDLL, size: int) -> None:
+    """Let the heap grow by addresses without memory behind them, of which a first touch brings 2 MiB.
+
+    They are those of one buffer that glibc takes from the heap, as it may map none by itself meanwhile; advised
+    and freed again, they stay with the heap.
+    """
+    malloc, free, madvise = libc.malloc, libc.free, libc.madvise
+    malloc.restype, malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+    free.restype, free.argtypes = None, (ctypes.c_void_p,)
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    libc.mallopt(_M_MMAP_MAX, 0)
+    try:
+        place = malloc(size)
+        if place:
+            first, end = place // _PAGE_BYTES, -(-(place + size) // _PAGE_BYTES)
+            madvise(first * _PAGE_BYTES, (end - first) * _PAGE_BYTES, mmap.MADV_HUGEPAGE)
+            free(place)
+    finally:
+        libc.mallopt(_M_MMAP_MAX, _MMAP_MAX_DEFAULT)
 
 
 def give_back() -> bool:
