@@ -56,6 +56,8 @@ WINDOW_BYTES_MIN = 2**20
 """The first window of a file has this size, so that its first bytes come soon."""
 WINDOW_FAST_S = 0.4
 """A window that came in less makes the next twice as large; one that took twice as long halves it."""
+WINDOW_INSTANT_S = 0.05
+"""One that came in less makes it four times as large."""
 WINDOWS_AHEAD = 1
 """Windows that are being fetched while the one before them is used."""
 INNER_BLOCKS_MAX = 64
@@ -378,7 +380,8 @@ class FileReader:
         piece = await self.read(start, length)
         seconds = self._env.monotonic() - before
         if seconds < WINDOW_FAST_S:
-            self._window = min(2 * self._window, WINDOW_BYTES)
+            growth = 4 if seconds < WINDOW_INSTANT_S else 2
+            self._window = min(growth * self._window, WINDOW_BYTES)
         elif seconds > 2 * WINDOW_FAST_S:
             self._window = max(self._window // 2, min(WINDOW_BYTES_MIN, WINDOW_BYTES))
         return piece

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +256,37 @@ async def test_a_range_asks_only_for_its_path_at_once(tmp_path: Path) -> None:
     [(_, ranges)] = bench.segments.reads
     blocks = sum(length for _, length in ranges) // ROW
     assert blocks == 32 + 2  # the leaves, one inner node, the root
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ends"),
+    [
+        (0.01, [1, 2, 16, 32, 40]),  # the second is under way before the first has come
+        (0.1, [1, 2, 4, 8, 16, 32, 40]),
+        (0.5, list(range(1, 41))),
+    ],
+)
+async def test_windows_grow_as_fast_as_they_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, ends: list[int]
+) -> None:
+    bench = Bench(tmp_path, 4, 8)
+    data = bench.write("f", 40 * 2**20).read_bytes()
+    archive = await bench.open(await bench.put())
+    await archive.manifest.lookup(b"f")
+    clock, read = 0.0, bench.segments.read
+
+    async def slow_read(*what: Any) -> Any:
+        nonlocal clock
+        begun = clock
+        await asyncio.sleep(0)
+        clock = max(clock, begun + seconds)
+        return await read(*what)
+
+    monkeypatch.setattr(bench.env, "monotonic", lambda: clock)
+    monkeypatch.setattr(bench.segments, "read", slow_read)
+    pieces = [bytes(piece) async for piece in cat(archive, b"f")]
+    assert b"".join(pieces) == data
+    assert [end / 2**20 for end in accumulate(map(len, pieces))] == ends
 
 
 async def test_what_cat_is_not_for(tmp_path: Path) -> None:
