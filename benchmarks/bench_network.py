@@ -12,7 +12,18 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench_kit import MB, Lab, Report, cpu_of, lab, make_file, median, peak_mb, rss_mb
+from bench_kit import (
+    MB,
+    Lab,
+    Report,
+    cpu_of,
+    have_memory_ready,
+    lab,
+    make_file,
+    median,
+    peak_mb,
+    rss_mb,
+)
 from bench_primitives import DiskBound, disk_bound
 
 __all__ = ["CODES", "idle_nodes", "large_files", "small_files", "start_up"]
@@ -54,6 +65,7 @@ def _one_size(report: Report, network: Lab, mib: int, k: int, n: int, repeats: i
         bounds.append(disk_bound(network.folder, size * n // k, n))
         runs["put"].append(network.client("put", str(source), name, str(k), str(n)))
         back = network.folder / "back"
+        have_memory_ready(network.folder, size)
         runs["get"].append(network.client("get", name, str(back)))
         (got,) = (path for path in back.rglob("*") if path.is_file())
         assert filecmp.cmp(source, got, shallow=False)

@@ -8,9 +8,9 @@ introducer, one storage node a share, a client, all on loopback, through the cli
 nodes' own client side talks Foolscap, else each asks all others for their version once a second, which at 30
 nodes fills two cores by itself. Rounds of the systems alternate; medians are compared.
 
-Tahoe-LAFS's client runs all the time, and has imported, met its storage nodes and put something before. potsherd
-is measured as a command (a process for each verb, which has joined and nothing else) and, in the columns
-`running`, as a client that has put, got and verified a small file before.
+Of each network a file of 64 MiB has been put, got and verified before, as others are of networks that run for
+months. Tahoe-LAFS's client runs all the time and has done that itself. potsherd is measured as a command (a process
+for each verb, which has joined and nothing else) and, in the columns `running`, as a client that has done the same.
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ from bench_kit import (
     Report,
     cpu_of,
     free_port,
+    have_memory_ready,
     hold_memory,
     lab,
     make_file,
     median,
     memory_to_hold,
 )
+from bench_primitives import disk_bound
 from bench_repair import LOST, repair_once
 from bench_repair import K as REPAIR_K
 from bench_repair import N as REPAIR_N
@@ -54,8 +56,10 @@ from potsherd.kernels.choice import eris_kernel
 ENVIRONMENTS = Path(__file__).resolve().parent.parent
 GRID_WAIT_S = 120.0
 CELL = 32768
-WARMING_BYTES = 2**23
+WARMING_BYTES = 2**26
 """Put into each network before anything is measured."""
+READY_SHARE = 1.5
+"""Of the size of a file: memory that is made ready before each verb (`have_memory_ready`)."""
 PROBE = Path(__file__).with_name("peer_probe.py")
 
 
@@ -233,6 +237,10 @@ def _wait(ready: Callable[[], str | bool]) -> str:
 Runs = dict[str, list[dict[str, float]]]
 
 
+def _ready_for(source: Path) -> None:
+    have_memory_ready(source.parent, int(READY_SHARE * source.stat().st_size))
+
+
 def _timed(pids: Sequence[int], work: Callable[[], object]) -> dict[str, float]:
     cpu, wall = cpu_of(pids), time.perf_counter()
     work()
@@ -241,11 +249,14 @@ def _timed(pids: Sequence[int], work: Callable[[], object]) -> dict[str, float]:
 
 def _theirs(grid: Tahoe, source: Path, runs: Runs) -> None:
     found: list[str] = []
+    _ready_for(source)
     runs["put"].append(_timed(grid.pids, lambda: found.append(grid.put(source))))
     back = source.with_suffix(".back")
+    _ready_for(source)
     runs["get"].append(_timed(grid.pids, lambda: grid.get(found[0], back)))
     assert filecmp.cmp(source, back, shallow=False)
     back.unlink()
+    _ready_for(source)
     runs["verify"].append(_timed(grid.pids, lambda: grid.verify(found[0])))
 
 
@@ -262,6 +273,7 @@ def _ours(
         ("get", (name, str(back))),
         ("verify", (name,)),
     ):
+        _ready_for(source)
         found = network.client(verb, *arguments, watched=False, after=after)
         found["cpu_s"] = found["client_cpu_s"] + found["nodes_cpu_s"]
         runs[verb].append(found)
@@ -276,6 +288,7 @@ def tahoe(
     """A table of both, and how many times."""
     k, n = code
     report.table(f"Tahoe-LAFS and potsherd: {k} of {n} on {folder}")
+    report.note(_alone(folder, max(sizes), code))
     for mib in sizes:
         ours: Runs = {"put": [], "get": [], "verify": []}
         theirs: Runs = {"put": [], "get": [], "verify": []}
@@ -284,6 +297,17 @@ def tahoe(
             _round(folder, mib * 2**20, code, number, (ours, running, theirs))
         for verb in ours:
             _compare(report, verb, mib, ours[verb], theirs[verb], running[verb])
+
+
+def _alone(folder: Path, mib: int, code: tuple[int, int]) -> str:
+    """What `folder` by itself would allow, in words."""
+    k, n = code
+    size = mib * 2**20
+    bound = disk_bound(folder, size * n // k, n)
+    return (
+        f"{folder} by itself, n files at a time: shards of {size / MB / bound.write_s:.0f} MB of data a second "
+        f"written and fsynced, of {size / MB / bound.read_s:.0f} read.\n"
+    )
 
 
 def _round(
@@ -296,13 +320,15 @@ def _round(
     ours, running, theirs = runs
     with tempfile.TemporaryDirectory(prefix="peers-", dir=folder) as base:
         source = make_file(Path(base) / "source", size, seed=number)
-        first = make_file(Path(base) / "first", WARMING_BYTES)
+        first = make_file(
+            Path(base) / "first", WARMING_BYTES, seed=-1
+        )  # no system has met the source
         with Tahoe(Path(base) / "grid", *code) as grid:
-            grid.put(first)
+            _theirs(grid, first, {verb: [] for verb in theirs})
             _theirs(grid, source, theirs)
         for into, after in ((ours, None), (running, (str(first), *map(str, code)))):
             with lab(Path(base), code[1]) as network:
-                network.client("put", str(first), "first", *map(str, code))
+                _ours(network, first, code, {verb: [] for verb in into})
                 _ours(network, source, code, into, after)
 
 
