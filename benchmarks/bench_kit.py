@@ -107,6 +107,10 @@ HELD_RUN_BYTES = 256 << 10
 """One page is kept of each run of this size: less than 2 %, and no free run is long enough to be given away."""
 
 
+HEAP_BYTES = 256 << 20
+"""More than a client's heap ever is."""
+
+
 def hold_memory(size: int) -> tuple[mmap.mmap, str]:
     """Have the machine back `size` bytes of memory, and keep free what is free. Keep the map for the run.
 
@@ -141,13 +145,19 @@ def _touch_s(size: int) -> float:
 
 
 def have_memory_ready(folder: Path, size: int) -> None:
-    """Write a file of that size in `folder` and remove it: the next `size` bytes written there find memory.
+    """Have memory for the next `size` bytes that are written in `folder`, and for one client's heap.
 
-    Files on a disk take memory in long runs, of which `hold_memory` leaves none, so they get what the host has
-    to give back first: writing 1 GiB cost 2.4 CPU-seconds per GB, and 0.16 right after a file had been removed.
+    `hold_memory` leaves no long runs, and files on a disk and huge pages take such: they would get what the host
+    has to give back first. Writing 1 GiB cost 2.4 CPU-seconds per GB so, and 0.16 right after a file of that size
+    had been removed.
     """
     path = make_file(folder / "ready", size)
     path.unlink()
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with mmap.mmap(-1, HEAP_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+            area.madvise(mmap.MADV_HUGEPAGE)
+            for place in range(0, HEAP_BYTES, mmap.PAGESIZE):
+                area[place] = 1
 
 
 def memory_to_hold() -> int:

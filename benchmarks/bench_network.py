@@ -63,14 +63,16 @@ def _one_size(report: Report, network: Lab, mib: int, k: int, n: int, repeats: i
         name = f"s{mib}r{number}"
         source = make_file(network.folder / name, size, seed=number)
         bounds.append(disk_bound(network.folder, size * n // k, n))
-        runs["put"].append(network.client("put", str(source), name, str(k), str(n)))
         back = network.folder / "back"
+        have_memory_ready(network.folder, size)
+        runs["put"].append(network.client("put", str(source), name, str(k), str(n)))
         have_memory_ready(network.folder, size)
         runs["get"].append(network.client("get", name, str(back)))
         (got,) = (path for path in back.rglob("*") if path.is_file())
         assert filecmp.cmp(source, got, shallow=False)
         shutil.rmtree(back)
         source.unlink()
+        have_memory_ready(network.folder, size)
         runs["verify"].append(network.client("verify", name))
     _peak = peak_mb(network.pids)
     alone = {

@@ -380,13 +380,12 @@ def disk_bound(folder: Path, size: int, files: int) -> DiskBound:
     All files at the same time, as they are those of so many holders.
     """
     each = max(1, size // files)
-
+    piece = PayloadBuffers().take(PIECE)
+    piece[:] = random_bytes(PIECE)
     with tempfile.TemporaryDirectory(dir=folder) as work, ThreadPoolExecutor(files) as pool:
         disk = RealDisk(Path(work))
 
         def write(name: str) -> None:
-            piece = PayloadBuffers().take(PIECE)
-            piece[:] = random_bytes(PIECE)
             disk.create(name, each)
             for at in range(0, each, PIECE):
                 disk.write(name, at, piece[: each - at])

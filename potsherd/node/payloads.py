@@ -2,13 +2,15 @@
 
 A fresh buffer costs a page fault for every 4 KiB and is filled with zeros before the payload overwrites it:
 of a node that takes in shards, and of a client that reads or verifies them, that was a seventh of the work.
+A large one that is new after all is not filled: what comes touches its pages turn by turn, instead of the event
+loop all of them in one.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-from potsherd.kernels.buffers import held
+from potsherd.kernels.buffers import held, unset
 
 __all__ = [
     "ALIGNMENT",
@@ -49,14 +51,14 @@ class PayloadBuffers:
         return self._idle_bytes
 
     def take(self, size: int) -> memoryview:
-        """`size` bytes to be overwritten, with what an earlier payload left in them; large ones `aligned`."""
+        """`size` bytes to be overwritten, with what has been left in them; large ones `aligned`."""
         if size >= POOLED_BYTES_MIN:
             for at, buffer in enumerate(self._idle):
                 if size <= _room(buffer) <= size * _WASTE_MAX:
                     del self._idle[at]
                     self._idle_bytes -= _room(buffer)
                     return aligned(memoryview(buffer), size)
-            return aligned(memoryview(bytearray(size + ALIGNMENT)), size)
+            return aligned(memoryview(unset(size + ALIGNMENT)), size)
         return memoryview(bytearray(size))
 
     def give(self, payload: memoryview) -> None:
@@ -91,7 +93,7 @@ class AnswerBuffers:
         return self._kept_bytes
 
     def take(self, size: int) -> memoryview:
-        """`size` bytes to be overwritten, with what an earlier payload left in them."""
+        """`size` bytes to be overwritten, with what has been left in them."""
         if size < POOLED_BYTES_MIN:
             return memoryview(bytearray(size))
         for at in reversed(range(len(self._kept))):
@@ -99,7 +101,7 @@ class AnswerBuffers:
             if size <= len(buffer) <= size * _WASTE_MAX and not _is_seen(buffer):
                 self._kept.append(self._kept.pop(at))
                 return memoryview(buffer)[:size]
-        made = bytearray(size)
+        made = unset(size)
         self._keep(made)
         return memoryview(made)
 
