@@ -1,13 +1,14 @@
 """One data verb in a process of its own, measured from inside; the last line of output is JSON.
 
-    bench_client.py [--unwatched] [--after FILE K N] VERB …
+    bench_client.py [--unwatched] [--after FILE K N SIZE] VERB …
     VERB …: put SOURCE NAME K N | get NAME FOLDER | verify NAME | ls NAME | cat NAME PATH | idle
 
 Measured: the verb alone, in a process that has just joined (`join_s` is the time for that) and has neither
 imported what the verb needs nor met a holder; CPU-seconds of this process; the longest time for which the event
 loop did not turn, asked every 5 ms unless `--unwatched`; peak memory.
 
-`--after`: the process has put, got and verified that file before, as a client that is running has.
+`--after`: the process has put, got and verified that file before, as a client that is running has, and then
+memory for SIZE bytes beside it has been made ready (`have_memory_ready`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
+
+from bench_kit import have_memory_ready
 
 from potsherd.cli.context import real, run
 from potsherd.crypto.eris import ReadCapability
@@ -153,13 +156,14 @@ VERBS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
 }
 
 
-async def rehearse(context: Context, file: str, k: str, n: str) -> None:
-    """Everything once: imports, kernels, connections to all holders."""
+async def rehearse(context: Context, file: str, k: str, n: str, ready: str) -> None:
+    """Everything once: imports, kernels, connections to all holders; then memory for `ready` bytes."""
     name = f"rehearsal-{os.getpid()}"
     await put(context, file, name, k, n)
     with tempfile.TemporaryDirectory() as folder:
         await get(context, name, f"{folder}/back")
     await verify(context, name)
+    await asyncio.to_thread(have_memory_ready, Path(file).parent, int(ready))
 
 
 async def main(
@@ -183,7 +187,7 @@ async def main(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--unwatched", action="store_true")
-    parser.add_argument("--after", nargs=3)
+    parser.add_argument("--after", nargs=4)
     parser.add_argument("verb", choices=VERBS)
     parser.add_argument("arguments", nargs="*")
     given = parser.parse_args()

@@ -244,7 +244,8 @@ class Lab:
         """One verb in a client process (bench_client.py): what it measured, and the nodes' CPU-seconds.
 
         A loop that is watched costs time of its own: nothing that is compared with others is. With `after`
-        (file, k, n) the process has put, got and verified that file before, which the nodes' CPU-seconds include.
+        (file, k, n, size) the process has put, got and verified that file before, which the nodes' CPU-seconds
+        include, and has had memory for so many bytes made ready.
         """
         before = cpu_of(self.pids)
         flags = [] if watched else ["--unwatched"]

@@ -238,7 +238,11 @@ Runs = dict[str, list[dict[str, float]]]
 
 
 def _ready_for(source: Path) -> None:
-    have_memory_ready(source.parent, int(READY_SHARE * source.stat().st_size))
+    have_memory_ready(source.parent, _ready_bytes(source.stat().st_size))
+
+
+def _ready_bytes(size: int) -> int:
+    return int(READY_SHARE * size)
 
 
 def _timed(pids: Sequence[int], work: Callable[[], object]) -> dict[str, float]:
@@ -326,7 +330,8 @@ def _round(
         with Tahoe(Path(base) / "grid", *code) as grid:
             _theirs(grid, first, {verb: [] for verb in theirs})
             _theirs(grid, source, theirs)
-        for into, after in ((ours, None), (running, (str(first), *map(str, code)))):
+        running_after = (str(first), *map(str, code), str(_ready_bytes(size)))
+        for into, after in ((ours, None), (running, running_after)):
             with lab(Path(base), code[1]) as network:
                 _ours(network, first, code, {verb: [] for verb in into})
                 _ours(network, source, code, into, after)
