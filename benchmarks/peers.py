@@ -291,8 +291,8 @@ def tahoe(
 ) -> None:
     """A table of both, and how many times."""
     k, n = code
-    report.table(f"Tahoe-LAFS and potsherd: {k} of {n} on {folder}")
-    report.note(_alone(folder, max(sizes), code))
+    alone = _alone(folder, max(sizes), code)
+    report.table(f"Tahoe-LAFS and potsherd: {k} of {n} on {folder}", alone)
     for mib in sizes:
         ours: Runs = {"put": [], "get": [], "verify": []}
         theirs: Runs = {"put": [], "get": [], "verify": []}
@@ -310,7 +310,7 @@ def _alone(folder: Path, mib: int, code: tuple[int, int]) -> str:
     bound = disk_bound(folder, size * n // k, n)
     return (
         f"{folder} by itself, n files at a time: shards of {size / MB / bound.write_s:.0f} MB of data a second "
-        f"written and fsynced, of {size / MB / bound.read_s:.0f} read.\n"
+        f"written and fsynced, of {size / MB / bound.read_s:.0f} read."
     )
 
 

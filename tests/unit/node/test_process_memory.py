@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,9 @@ from potsherd.node.real.memory import CLIENT_KEEP_BYTES, HUGE_SPARE_BYTES
 MIB = 2**20
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+needs_huge_pages = pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="a kernel without huge pages"
+)
 
 PRELUDE = """
 import ctypes
@@ -40,6 +44,7 @@ def said_by(body: str) -> list[str]:
     return done.stdout.split()
 
 
+@needs_huge_pages
 def test_what_a_command_keeps_may_come_in_huge_pages_and_is_not_there_before_it_is_used() -> None:
     done, glibc, before, after, grown = said_by(
         "before, resident = advised(), resident_bytes()\n"
@@ -53,6 +58,7 @@ def test_what_a_command_keeps_may_come_in_huge_pages_and_is_not_there_before_it_
         assert int(grown) < 4 * MIB
 
 
+@needs_huge_pages
 def test_buffers_lie_in_what_was_advised() -> None:
     done, inside = said_by(
         "done = reuse_memory(CLIENT_KEEP_BYTES, huge=True)\n"
