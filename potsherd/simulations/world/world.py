@@ -155,6 +155,8 @@ class World:
         self._machines: dict[str, _Machine] = {}
         self._failed: list[asyncio.Task[Any]] = []
         self._complaints: list[BaseException] = []
+        self._waiting_in_vain: list[asyncio.Task[Any]] = []
+        """What runs that failed have left, one each, until `close`: else it is collected, and the loop complains."""
         self.loop.set_exception_handler(self._complain)
 
     # machines
@@ -358,6 +360,7 @@ class World:
         try:
             result = self.loop.run_until_complete(task)
         except (DeadlockError, TimeoutError):
+            self._waiting_in_vain.append(task)
             self.check()  # the likely reason
             raise
         self.check()
@@ -399,6 +402,7 @@ class World:
             if machine.life is not None:
                 machine.life.end(power_cut=False)
         self._failed.clear()
+        self._waiting_in_vain.clear()
         self.loop.close()
 
     def __enter__(self) -> Self:
