@@ -42,7 +42,6 @@ HUGE_SPARE_BYTES = 4 * 2**20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 _LARGEST = 32 * 2**20  # the most that glibc takes for M_MMAP_THRESHOLD
 _MMAP_MAX_DEFAULT = 65536
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 def reuse_memory(keep_bytes: int, *, huge: bool = False) -> bool:
@@ -80,8 +79,10 @@ def _grow_in_huge_pages(libc: ctypes.CDLL, size: int) -> None:
     try:
         place = malloc(size)
         if place:
-            first, end = place // _PAGE_BYTES, -(-(place + size) // _PAGE_BYTES)
-            madvise(first * _PAGE_BYTES, (end - first) * _PAGE_BYTES, mmap.MADV_HUGEPAGE)
+            start = place - place % mmap.PAGESIZE
+            madvise(
+                start, place + size - start, mmap.MADV_HUGEPAGE
+            )  # whole pages, the last one too
             free(place)
     finally:
         libc.mallopt(_M_MMAP_MAX, _MMAP_MAX_DEFAULT)

@@ -1,5 +1,8 @@
 """What a process asks of its allocator, as the kernel sees it: each in a process of its own."""
 
+from __future__ import annotations
+
+import ctypes
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +12,7 @@ import pytest
 from potsherd.node.real.memory import CLIENT_KEEP_BYTES, HUGE_SPARE_BYTES
 
 MIB = 2**20
+HAS_GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 needs_huge_pages = pytest.mark.skipif(
@@ -17,22 +21,26 @@ needs_huge_pages = pytest.mark.skipif(
 
 PRELUDE = """
 import ctypes
-import mmap
 from pathlib import Path
+from potsherd.cli.context import run
 from potsherd.node.real.memory import CLIENT_KEEP_BYTES, resident_bytes, reuse_memory
 
 def advised():
-    '''Bytes of address space that may come in huge pages.'''
-    total = size = 0
+    '''(start, end) of the addresses that may come in huge pages.'''
+    found, place = [], (0, 0)
     for line in Path("/proc/self/smaps").read_text().splitlines():
-        if line.startswith("Size:"):
-            size = int(line.split()[1]) * 1024
-        elif line.startswith("VmFlags:") and "hg" in line.split():
-            total += size
-    return total
+        first = line.split()[0]
+        if "-" in first and not first.endswith(":"):
+            place = tuple(int(part, 16) for part in first.split("-"))
+        elif first == "VmFlags:" and "hg" in line.split():
+            found.append(place)
+    return found
 
-def has_glibc():
-    return hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
+def advised_bytes():
+    return sum(end - start for start, end in advised())
+
+async def say():
+    print(advised_bytes())
 """
 
 
@@ -46,13 +54,13 @@ def said_by(body: str) -> list[str]:
 
 @needs_huge_pages
 def test_what_a_command_keeps_may_come_in_huge_pages_and_is_not_there_before_it_is_used() -> None:
-    done, glibc, before, after, grown = said_by(
-        "before, resident = advised(), resident_bytes()\n"
+    done, before, after, grown = said_by(
+        "before, resident = advised_bytes(), resident_bytes()\n"
         "done = reuse_memory(CLIENT_KEEP_BYTES, huge=True)\n"
-        "print(done, has_glibc(), before, advised(), resident_bytes() - resident)"
+        "print(done, before, advised_bytes(), resident_bytes() - resident)"
     )
-    assert done == glibc
-    if done == "True":
+    assert done == str(HAS_GLIBC)
+    if HAS_GLIBC:
         assert int(before) == 0
         assert CLIENT_KEEP_BYTES - HUGE_SPARE_BYTES <= int(after) < CLIENT_KEEP_BYTES
         assert int(grown) < 4 * MIB
@@ -60,25 +68,20 @@ def test_what_a_command_keeps_may_come_in_huge_pages_and_is_not_there_before_it_
 
 @needs_huge_pages
 def test_buffers_lie_in_what_was_advised() -> None:
-    done, inside = said_by(
-        "done = reuse_memory(CLIENT_KEEP_BYTES, huge=True)\n"
-        "low, end = 2**64, 0\n"
-        "place = 0, 0\n"
-        "for line in Path('/proc/self/smaps').read_text().splitlines():\n"
-        "    first = line.split()[0]\n"
-        "    if '-' in first and not first.endswith(':'):\n"
-        "        place = tuple(int(part, 16) for part in first.split('-'))\n"
-        "    elif line.startswith('VmFlags:') and 'hg' in line.split():\n"
-        "        low, end = min(low, place[0]), max(end, place[1])\n"
+    [inside] = said_by(
+        "reuse_memory(CLIENT_KEEP_BYTES, huge=True)\n"
         "kept = [bytearray(16 * 2**20) for _ in range(6)]\n"
         "at = [ctypes.addressof((ctypes.c_char * 1).from_buffer(one)) for one in kept]\n"
-        "print(done, all(low <= one < end for one in at))"
+        "print(all(any(start <= one < end for start, end in advised()) for one in at))"
     )
-    assert done == "False" or inside == "True"
+    assert inside == str(HAS_GLIBC)
 
 
-def test_a_node_asks_for_no_huge_pages() -> None:
-    assert said_by("reuse_memory(CLIENT_KEEP_BYTES)\nprint(advised())") == ["0"]
+@needs_huge_pages
+@pytest.mark.parametrize("is_node", [False, True])
+def test_commands_ask_for_huge_pages_and_nodes_do_not(is_node: bool) -> None:
+    [size] = said_by(f"run(say(), is_node={is_node})")
+    assert (int(size) > 0) == (HAS_GLIBC and not is_node)
 
 
 def test_larger_buffers_go_back_to_the_system_as_before() -> None:
