@@ -19,6 +19,7 @@ from potsherd.node.audit.records import Accusation, BadEncodingPut, RepairAsk, R
 from potsherd.node.challenge import Challenge
 from potsherd.node.churn import ChurnQuery, ChurnSeen
 from potsherd.node.payloads import AnswerBuffers
+from potsherd.node.push_pace import PushPace
 from potsherd.node.records import (
     NONCE_BYTES,
     PAYLOAD_MAX,
@@ -70,6 +71,7 @@ class Peer:
         self.key = stream.peer_key
         self.address = address
         self.member: Member
+        self.pace = PushPace()
         self._env = env
         self._network_id = identity.network_id
         self._own_key = identity.key

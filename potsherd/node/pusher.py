@@ -31,8 +31,8 @@ from potsherd.errors import (
 )
 from potsherd.node.client import Peer
 from potsherd.node.placement import Candidate, place
+from potsherd.node.push_pace import PUSH_BYTES_MIN
 from potsherd.node.records import (
-    PAYLOAD_MAX,
     PROVISIONAL_LEASE_S,
     ProvisionalLease,
     Ticket,
@@ -52,16 +52,8 @@ Half a window, so that the next pushes are coded while these are taken; with mor
 """
 SPOOL_READS_AT_ONCE = 4
 """Workers that read from the spool at a time: each takes k columns to make one."""
-PUSH_BYTES_MIN = 2**16
-"""A first push, and one to a slow holder, has at most this size."""
-PUSH_BYTES_MAX = PAYLOAD_MAX
-"""A push to a fast holder: as many batches as are ready, because each message costs some CPU time of its own."""
 LINGER_S = 0.1
 """How long a worker that could push little waits for more."""
-PUSH_FAST_S = 0.5
-"""A push that took less may be twice as large the next time; one that took twice as long halves the next."""
-PUSH_GROWTH_MAX = 8
-"""That many times as large, when it took that many times less: the first few tell what a line carries."""
 STALL_S = 3.0
 """A push that takes longer no longer holds the others back."""
 PUSH_TIMEOUT_S = 90.0
@@ -134,8 +126,6 @@ class _Slot:
     busy_since: float | None = None
     push_max: int = PUSH_BYTES_MIN
     """Bytes of the next push at most."""
-    trip_s: float = float("inf")
-    """The quickest answer so far: what a push takes however small it is."""
     tries: int = 0
     entry: bytes | None = None
     failure: PotsherdError | None = None
@@ -269,7 +259,9 @@ class SegmentPusher:
         peer = await self._session.peer(candidate.key, candidate.address)
         start = self._env.monotonic()
         staged = await peer.push_open(signed)
-        slot.trip_s = self._env.monotonic() - start
+        now = self._env.monotonic()
+        peer.pace.begin(now, now - start)
+        slot.push_max = peer.pace.size(PUSHES_BYTES // plan.n)
         slot.peer, slot.stage, slot.sent = peer, staged.stage, 0
         slot.resumed, slot.resumed_digest = staged.size, staged.digest
         slot.digest = hashlib.blake2b(digest_size=32)
@@ -357,9 +349,12 @@ class SegmentPusher:
         return slot.live and slot.sent < self._rows * self._cell_size
 
     def _enough(self, slot: _Slot) -> bool:
-        """Whether waiting brings no larger push: it is large, the window is full, or no more comes."""
+        """Whether waiting brings no larger push: it is large, the window is full, or no more comes.
+
+        A first push waits for nothing, so that the holder has something to do.
+        """
         missing = slot.push_max - (self._rows * self._cell_size - slot.sent)
-        return missing <= 0 or self._complete or self._pressed
+        return missing <= 0 or slot.sent == 0 or self._complete or self._pressed
 
     async def _replace(self, slot: _Slot, error: PotsherdError) -> None:
         if slot.candidate is not None:
@@ -389,22 +384,11 @@ class SegmentPusher:
             raise PeerError(f"a push was not answered within {PUSH_TIMEOUT_S:.0f} s") from None
         finally:
             slot.busy_since = None
-        slot.sent += sum(map(len, columns))
-        taken_s = self._env.monotonic() - start
-        slot.trip_s = min(slot.trip_s, taken_s)
-        slot.push_max = self._next_push(slot.push_max, taken_s - slot.trip_s)
-
-    def _next_push(self, size: int, taken_s: float) -> int:
-        """Bytes of the next push after one of at most `size`: whole cells, which a disk takes without a copy.
-
-        `taken_s` is without the way there and back: a line over an ocean carries as much as one to the next room.
-        """
-        if taken_s < PUSH_FAST_S:
-            growth = PUSH_GROWTH_MAX if taken_s * PUSH_GROWTH_MAX < PUSH_FAST_S else 2
-            size = min(growth * size, PUSH_BYTES_MAX, PUSHES_BYTES // self._plan.n)
-        elif taken_s > 2 * PUSH_FAST_S:
-            size //= 2
-        return max(size - size % CELL_SIZE, PUSH_BYTES_MIN)
+        size = sum(map(len, columns))
+        slot.sent += size
+        now = self._env.monotonic()
+        peer.pace.pushed(now, size, now - start)
+        slot.push_max = peer.pace.size(PUSHES_BYTES // self._plan.n)
 
     async def _give_up(self, slot: _Slot, error: PotsherdError) -> None:
         """Its bytes are not to be had any more: repair will bring the shard, if w others are acknowledged."""

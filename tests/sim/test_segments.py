@@ -24,6 +24,7 @@ from potsherd.errors import (
 )
 from potsherd.node import pusher as pusher_module
 from potsherd.node.client import Peer
+from potsherd.node.push_pace import PACE_LIFE_S
 from potsherd.node.pusher import CommittedSegment, PushPlan, SegmentPusher
 from potsherd.node.reader import SegmentReader
 from potsherd.node.session import Session
@@ -48,8 +49,10 @@ def stream_of(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
-async def push(session: Session, stream: bytes, *, batch_rows: int = 8) -> CommittedSegment:
-    pusher = SegmentPusher(session, plan())
+async def push(
+    session: Session, stream: bytes, *, batch_rows: int = 8, name: str = "segment"
+) -> CommittedSegment:
+    pusher = SegmentPusher(session, plan(name=name))
     await pusher.open()
     step = batch_rows * K * CELL_SIZE
     for start in range(0, len(stream), step):
@@ -310,27 +313,31 @@ def test_pushes_are_whole_cells_whatever_the_number_of_holders(
     assert max(sizes) == 4 * CELL_SIZE
 
 
-@pytest.mark.parametrize(
-    ("size", "taken_s", "following"),
-    [
-        (2**16, 0.01, 2**19),  # much faster than it might be
-        (2**16, 0.3, 2**17),
-        (2**17, 0.7, 2**17),
-        (2**17, 1.1, 2**16),
-        (3 * 2**15, 60, 2**16),  # never less than the first
-        (2**22, 0.01, 2**23),  # never more than a message
-    ],
-)
-def test_pushes_grow_as_the_line_allows(
-    size: int, taken_s: float, following: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("later", [False, True])
+def test_what_a_line_carries_is_known_to_the_next_segment(
+    monkeypatch: pytest.MonkeyPatch, later: bool
 ) -> None:
-    monkeypatch.setattr(pusher_module, "PUSHES_BYTES", 2**30)
+    """Each began with a small push, and one eight times as large."""
+    stream = stream_of(40 * K * CELL_SIZE)
+    pushes = 0
+    original = Peer.push
+
+    async def counted(self: Peer, stage: int, offset: int, *buffers: Buffer) -> None:
+        nonlocal pushes
+        pushes += 1
+        await original(self, stage, offset, *buffers)
 
     async def scenario(town: Town) -> None:
         async with await town.session() as session:
-            assert SegmentPusher(session, plan())._next_push(size, taken_s) == following
+            await push(session, stream, batch_rows=40)
+            assert pushes == 3 * N
+            if later:
+                await asyncio.sleep(PACE_LIFE_S + 1)
+            await push(session, stream, batch_rows=40, name="next")
+            assert pushes == (6 if later else 4) * N
 
-    in_town(scenario, donors=1)
+    monkeypatch.setattr(Peer, "push", counted)
+    in_town(scenario, donors=N)
 
 
 def test_an_interrupted_push_sends_only_what_is_missing() -> None:
