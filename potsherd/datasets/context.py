@@ -9,6 +9,7 @@ from dataclasses import field
 from potsherd.classes import dataclass
 from potsherd.datasets.home import Home
 from potsherd.datasets.networks import Network
+from potsherd.datasets.window_pace import WindowPace
 from potsherd.node.session import Session
 from potsherd.ports import Env
 
@@ -25,6 +26,8 @@ class Context:
     session: Session
     on_progress: Callable[[str, int, int], None] = field(default=lambda what, done, total: None)
     """(what is counted, done, total); called often, must be quick."""
+    windows: WindowPace = field(default_factory=WindowPace)
+    """How quickly what was read has come."""
 
 
 @asynccontextmanager

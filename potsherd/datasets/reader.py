@@ -29,6 +29,7 @@ from potsherd.crypto.eris.capability import BLOCK_SIZE_LARGE, REFERENCE_BYTES
 from potsherd.crypto.hashing import digest
 from potsherd.datasets.manifest import ManifestReader, Node, PagePlace, SegmentRef
 from potsherd.datasets.pages import PAGE_BYTES_MAX, FileContent, Kind, Page, parse_page
+from potsherd.datasets.window_pace import WINDOW_BYTES_MIN, WindowPace
 from potsherd.erasure.layout import Extent, ExtentMap
 from potsherd.errors import (
     IntegrityError,
@@ -52,8 +53,6 @@ __all__ = [
 
 WINDOW_BYTES = 16 * 2**20
 """Content bytes of a long file that are fetched and decoded together at most: the leaves of one inner block."""
-WINDOW_BYTES_MIN = 2**20
-"""The first window of a file has this size, so that its first bytes come soon."""
 WINDOW_FAST_S = 0.4
 """A window that came in less makes the next twice as large; one that took twice as long halves it."""
 WINDOW_INSTANT_S = 0.05
@@ -106,16 +105,23 @@ class SegmentSource(Protocol):
 
 
 async def open_archive(
-    env: Env, source: SegmentSource, capability: ReadCapability
+    env: Env,
+    source: SegmentSource,
+    capability: ReadCapability,
+    pace: WindowPace | None = None,
 ) -> ArchiveReader:
-    """Find and verify the root page. Raises NotFoundError, NotEnoughShards, IntegrityError."""
+    """Find and verify the root page; `pace` may be shared with other archives.
+
+    Raises NotFoundError, NotEnoughShards, IntegrityError.
+    """
     if not 1 <= capability.level <= 3:
         raise NotFoundError("this key link is of a file, not of a dataset")
     failure: PotsherdError | None = None
     tried = 0
     async for place in source.roots(capability):
         try:
-            return await _open_at(env, source, capability, place)
+            root = await _root_at(env, source, capability, place)
+            return ArchiveReader(env, source, capability, root, place, pace or WindowPace())
         except (IntegrityError, MalformedError, NotEnoughShards, NotFoundError) as error:
             if failure is None or isinstance(error, NotEnoughShards):
                 failure = error
@@ -125,14 +131,13 @@ async def open_archive(
     raise failure or NotFoundError("nobody knows this dataset")
 
 
-async def _open_at(
+async def _root_at(
     env: Env, source: SegmentSource, capability: ReadCapability, place: RootPlace
-) -> ArchiveReader:
+) -> Page:
     if not 0 < place.length <= 2 * PAGE_BYTES_MAX:
         raise MalformedError("a root page of impossible length")
     [blocks] = await source.read(place.segment, [(place.offset, place.length)])
-    root = await env.offload(_decode_root, capability, blocks.data)
-    return ArchiveReader(env, source, capability, root, place)
+    return await env.offload(_decode_root, capability, blocks.data)
 
 
 def _decode_root(capability: ReadCapability, blocks: Buffer) -> Page:
@@ -181,10 +186,12 @@ class ArchiveReader:
         capability: ReadCapability,
         root: Page,
         place: RootPlace,
+        pace: WindowPace,
     ) -> None:
         self.capability = capability
         self.entry = place
         """Where the root page lies."""
+        self.pace = pace
         self._env = env
         self._source = source
         self.manifest = ManifestReader(root, place.segment, self._pages)
@@ -305,7 +312,7 @@ class FileReader:
         self._shape = shape_of(self._capability, content.length)
         self._map = ExtentMap(Extent(*extent) for extent in content.extents)
         self._inner: dict[tuple[int, int], Buffer] = {}
-        self._window = min(WINDOW_BYTES_MIN, WINDOW_BYTES)
+        self._window = archive.pace.first(env.monotonic(), WINDOW_BYTES)
         self.length = content.length
 
     async def read(self, start: int, length: int) -> Buffer:
@@ -378,7 +385,9 @@ class FileReader:
     async def _timed(self, start: int, length: int) -> Buffer:
         before = self._env.monotonic()
         piece = await self.read(start, length)
-        seconds = self._env.monotonic() - before
+        now = self._env.monotonic()
+        seconds = now - before
+        self._archive.pace.came(now, length, seconds)
         if seconds < WINDOW_FAST_S:
             growth = 4 if seconds < WINDOW_INSTANT_S else 2
             self._window = min(growth * self._window, WINDOW_BYTES)

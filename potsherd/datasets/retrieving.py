@@ -26,7 +26,8 @@ KINDS = {Kind.FILE: "file", Kind.FOLDER: "folder", Kind.SYMLINK: "link"}
 async def open_dataset(context: Context, capability: ReadCapability) -> ArchiveReader:
     """Find the root page and verify it. Raises NotFoundError, NotEnoughShards, IntegrityError."""
     context.session.remember_dead(DEAD_S)
-    return await open_archive(context.env, NetworkSource(context.session), capability)
+    source = NetworkSource(context.session)
+    return await open_archive(context.env, source, capability, context.windows)
 
 
 class Listed(NamedTuple):

@@ -21,6 +21,7 @@ from potsherd.datasets.reader import open_archive
 from potsherd.datasets.scan import Scanner
 from potsherd.datasets.spool import Spool
 from potsherd.datasets.testing import MemorySegment
+from potsherd.datasets.window_pace import WindowPace
 from potsherd.erasure.layout import STANDARD, Limits
 from potsherd.errors import (
     IntegrityError,
@@ -287,6 +288,20 @@ async def test_windows_grow_as_fast_as_they_come(
     pieces = [bytes(piece) async for piece in cat(archive, b"f")]
     assert b"".join(pieces) == data
     assert [end / 2**20 for end in accumulate(map(len, pieces))] == ends
+
+
+async def test_a_file_begins_with_windows_as_large_as_came_soon_before(tmp_path: Path) -> None:
+    """Of this archive or of another one of the same client."""
+    bench = Bench(tmp_path, 4, 8)
+    for name in ("f", "g"):
+        bench.write(name, 10 * 2**20)
+    result = await bench.put()
+    pace = WindowPace()
+    for path, first in ((b"f", 1), (b"g", 8), (b"f", 8)):
+        archive = await reader.open_archive(bench.env, bench.segments, result.capability, pace)
+        pieces = [len(piece) async for piece in cat(archive, path)]
+        assert pieces[0] == first * 2**20, pieces
+        pace.came(bench.env.monotonic(), 8 * 2**20, 0.0)
 
 
 async def test_what_cat_is_not_for(tmp_path: Path) -> None:
