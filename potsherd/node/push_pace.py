@@ -46,7 +46,7 @@ class PushPace:
             growth = PUSH_GROWTH_MAX if taken_s * PUSH_GROWTH_MAX < PUSH_FAST_S else 2
             self._size = max(self._size, min(growth * size, PUSH_BYTES_MAX))
         elif taken_s > 2 * PUSH_FAST_S:
-            self._size = max(self._size // 2, PUSH_BYTES_MIN)
+            self._size = max(min(size, self._size) // 2, PUSH_BYTES_MIN)
 
     def size(self, most: int) -> int:
         """Bytes of the next push, at most `most` unless that is less than the first: whole cells, which a disk takes without a copy."""

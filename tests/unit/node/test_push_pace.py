@@ -54,6 +54,14 @@ def test_small_pushes_do_not_say_that_large_ones_are_quick() -> None:
     assert paced(*[(20_000, 0.0)] * 20).size(2**30) == 4 * CELL_SIZE  # 160,000, in whole cells
 
 
+def test_a_slow_push_halves_what_was_pushed_not_what_might_have_been() -> None:
+    """Of thirty holders each has pushes of 2 MiB at most, on a line that would be given 8."""
+    pace = paced(*[(2**21, 0.0)] * 2)
+    assert pace.size(2**30) == PUSH_BYTES_MAX
+    pace.pushed(3.0, 2**21, TRIP_S + 1.1)
+    assert pace.size(2**21) == 2**20
+
+
 def test_a_small_rest_takes_nothing_back() -> None:
     grown = paced((2**16, 0.0), (2**19, 0.0))
     assert grown.size(2**30) == 2**22
