@@ -192,6 +192,7 @@ class ArchiveReader:
         self.entry = place
         """Where the root page lies."""
         self.pace = pace
+        """How quickly windows of long files have come, here and wherever it is shared."""
         self._env = env
         self._source = source
         self.manifest = ManifestReader(root, place.segment, self._pages)

@@ -72,6 +72,7 @@ class Peer:
         self.address = address
         self.member: Member
         self.pace = PushPace()
+        """What pushes on this connection have told of its line."""
         self._env = env
         self._network_id = identity.network_id
         self._own_key = identity.key

@@ -49,7 +49,7 @@ def test_a_line_over_an_ocean_grows_like_one_to_the_next_room() -> None:
 
 
 def test_small_pushes_do_not_say_that_large_ones_are_quick() -> None:
-    """A line of 50 kB/s takes a kilobyte at once; three such had allowed 8 MiB, two minutes and a lost holder."""
+    """A line of 50 kB/s takes a kilobyte at once; 8 MiB would take it three minutes."""
     assert paced(*[(1000, 0.0)] * 20).size(2**30) == PUSH_BYTES_MIN
     assert paced(*[(20_000, 0.0)] * 20).size(2**30) == 4 * CELL_SIZE  # 160,000, in whole cells
 
