@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ KILLER = Path(__file__).parent.parent / "support" / "killer"
 LARGE, SMALL = 200_000, 20_000
 """Bytes of content: a shard in a file of its own, and one in the index."""
 SEED = 11
+CALM_LOOKS = 10
+"""Seconds after which a victim that goes on with something else is let live, too."""
 
 
 @dataclass
@@ -78,6 +81,16 @@ class Bench:
     def steps(self) -> list[str]:
         """What the victim has done since it was armed."""
         return self.trace.read_text().split()
+
+    def disarm(self) -> list[str]:
+        """The same once it does nothing more for a second; no step that comes later kills it."""
+        for _ in range(CALM_LOOKS):
+            steps = self.steps()
+            time.sleep(1.0)
+            if steps == self.steps():
+                break
+        self.arm.unlink(missing_ok=True)
+        return self.steps()
 
     def check_disk(self) -> None:
         """On a copy of the victim's home, which is dead now: what a start finds, and the ledger."""
@@ -236,7 +249,8 @@ def move(bench: Bench, at: str) -> list[str]:
         return bool(bench.cli.node_status(VICTIM)["leaving"]["mode"])
 
     wait_for("it has left, or died", ended)
-    steps = bench.steps()
+    # It lets go of the last piece after it has said that it may be switched off.
+    steps = bench.disarm()
     if not bench.alive:
         bench.revive()
         assert leaves() or not accepted
@@ -275,7 +289,7 @@ def repaired(bench: Bench, at: str, dead: int) -> list[str]:
         return not bench.alive or len(bench.cli.holders(name)) == NODES - 1
 
     wait_for("it is repaired, or the victim has died", whole)
-    steps = bench.steps()
+    steps = bench.disarm()
     if not bench.alive:
         bench.revive()
         wait_for("it is repaired", lambda: len(bench.cli.holders(name)) == NODES - 1)
