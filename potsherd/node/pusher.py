@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import field, replace
 
@@ -119,6 +119,8 @@ class _Slot:
     stage: int = 0
     sent: int = 0
     """Bytes that the holder has."""
+    asked: int = 0
+    """Bytes that it has or that are on their way to it."""
     resumed: int = 0
     """Bytes it had from an earlier try and that are not compared yet."""
     resumed_digest: bytes = b""
@@ -129,19 +131,17 @@ class _Slot:
     tries: int = 0
     entry: bytes | None = None
     failure: PotsherdError | None = None
+    at_end: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its last push has been under way, or its worker has ended."""
 
     @property
     def live(self) -> bool:
         return self.peer is not None
 
     def close(self, failure: PotsherdError) -> None:
-        self.peer, self.failure, self.sent, self.resumed, self.busy_since = (
-            None,
-            failure,
-            0,
-            0,
-            None,
-        )
+        self.peer, self.failure, self.busy_since = None, failure, None
+        self.sent = self.asked = self.resumed = 0
+        self.at_end.clear()
 
 
 class SegmentPusher:
@@ -165,6 +165,8 @@ class SegmentPusher:
         self._changed = asyncio.Condition()
         self._spool_reads = asyncio.Semaphore(SPOOL_READS_AT_ONCE)
         self._workers: list[asyncio.Task[None]] = []
+        self._commits: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        """At the end, whether enough holders have come so far that shards are committed."""
         self._compromises: tuple[str, ...] = ()
         bytes_max = plan.k * plan.shard_bytes_max
         self._spool = SegmentSpool(self._env.disk, plan.spool_path, bytes_max)
@@ -262,7 +264,7 @@ class SegmentPusher:
         now = self._env.monotonic()
         peer.pace.begin(now, now - start)
         slot.push_max = peer.pace.size(PUSHES_BYTES // plan.n)
-        slot.peer, slot.stage, slot.sent = peer, staged.stage, 0
+        slot.peer, slot.stage, slot.sent, slot.asked = peer, staged.stage, 0, 0
         slot.resumed, slot.resumed_digest = staged.size, staged.digest
         slot.digest = hashlib.blake2b(digest_size=32)
 
@@ -326,16 +328,22 @@ class SegmentPusher:
     # --- workers -----------------------------------------------------------------------------------
 
     async def _work(self, slot: _Slot) -> None:
-        while True:
+        try:
             await self._await_work(slot)
-            if not self._ready(slot):
-                return
-            try:
-                await self._step(slot)
-            except PotsherdError as error:
-                await self._replace(slot, error)
-            async with self._changed:
-                self._changed.notify_all()
+            while self._ready(slot):
+                try:
+                    await self._step(slot)
+                except PotsherdError as error:
+                    if slot.entry is None:  # else it has signed that it keeps the shard
+                        await self._replace(slot, error)
+                await self._notify()
+                await self._await_work(slot)
+        finally:
+            self._reach_end(slot)
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
     async def _await_work(self, slot: _Slot) -> None:
         """Until there is something to push, and for a moment longer until there is much; or until the end."""
@@ -346,7 +354,7 @@ class SegmentPusher:
                     await self._changed.wait_for(lambda: self._enough(slot))
 
     def _ready(self, slot: _Slot) -> bool:
-        return slot.live and slot.sent < self._rows * self._cell_size
+        return slot.live and slot.entry is None and slot.sent < self._rows * self._cell_size
 
     def _enough(self, slot: _Slot) -> bool:
         """Whether waiting brings no larger push: it is large, the window is full, or no more comes.
@@ -376,6 +384,10 @@ class SegmentPusher:
         peer = slot.peer
         if peer is None:
             return
+        size = sum(map(len, columns))
+        slot.asked = slot.sent + size
+        if self._complete and self._is_asked(slot):
+            self._reach_end(slot)
         start = slot.busy_since = self._env.monotonic()
         try:
             async with asyncio.timeout(PUSH_TIMEOUT_S):
@@ -384,7 +396,6 @@ class SegmentPusher:
             raise PeerError(f"a push was not answered within {PUSH_TIMEOUT_S:.0f} s") from None
         finally:
             slot.busy_since = None
-        size = sum(map(len, columns))
         slot.sent += size
         now = self._env.monotonic()
         peer.pace.pushed(now, size, now - start)
@@ -439,7 +450,6 @@ class SegmentPusher:
 
     async def commit(self, *, stream_length: int, entry: Entry | None) -> CommittedSegment:
         """Prove, store and acknowledge the segment. Raises RefusedError below w durable shards."""
-        await self._drain()
         plan = self._plan
         descriptor = self._descriptor(stream_length, entry)
         lease = ProvisionalLease(
@@ -448,8 +458,14 @@ class SegmentPusher:
             until=int(self._env.utc()) + PROVISIONAL_LEASE_S,
         )
         signed = lease.signed(plan.owner.sign, self._session.identity.network_id)
-        await self._gather_until_enough(lambda slot: self._commit_slot(slot, descriptor, signed))
+        self._complete = True
+        await self._notify()
+        for slot in filter(self._is_asked, self._slots):
+            self._reach_end(slot)
+        ends = [self._end(slot, descriptor.encode(), signed) for slot in self._slots]
+        await self._wait_enough([asyncio.ensure_future(end) for end in ends])
         stored = self._stored()
+        self._require(sum(map(self._is_asked, self._slots)), "took")
         self._require(len(stored), "acknowledged")
         await self.close()
         return CommittedSegment(descriptor.segment_id, descriptor, stored, self._compromises)
@@ -467,51 +483,73 @@ class SegmentPusher:
         # The caller may have filled the last row with zeros itself: its length is the true one.
         return replace(descriptor, stream_length=stream_length, entry=entry)
 
-    async def _drain(self) -> None:
-        """Let the workers finish: all of them, or w and then a grace."""
-        async with self._changed:
-            self._complete = True
-            self._changed.notify_all()
-        await self._wait_enough(self._workers, lambda: sum(map(self._sent_all, self._slots)))
-        self._require(sum(map(self._sent_all, self._slots)), "took")
+    def _reach_end(self, slot: _Slot) -> None:
+        """Its last push is under way, or its worker ends: perhaps shards can be committed now, or never."""
+        slot.at_end.set()
+        if self._commits.done():
+            return
+        if sum(map(self._is_asked, self._slots)) >= self._plan.w:
+            self._commits.set_result(True)
+        elif all(other.at_end.is_set() for other in self._slots):
+            self._commits.set_result(False)
 
-    def _sent_all(self, slot: _Slot) -> bool:
-        return slot.live and slot.sent == self._rows * self._cell_size
+    def _is_asked(self, slot: _Slot) -> bool:
+        """Whether all bytes are there, or on their way."""
+        size = self._rows * self._cell_size
+        return slot.live and size in (slot.asked, slot.sent)
 
-    async def _commit_slot(self, slot: _Slot, descriptor: Descriptor, lease: bytes) -> None:
-        while slot.peer is not None and slot.candidate is not None:
-            try:
-                slot.entry = await slot.peer.commit(slot.stage, descriptor.encode(), lease)
+    async def _end(self, slot: _Slot, descriptor: bytes, lease: bytes) -> None:
+        """Commit one shard when its last push is on its way; none before w have come so far."""
+        await slot.at_end.wait()
+        if (worker := self._workers[slot.index]).done():
+            worker.result()  # an error of ours
+        if await asyncio.shield(self._commits):
+            await self._commit_slot(slot, descriptor, lease)
+
+    async def _commit_slot(self, slot: _Slot, descriptor: bytes, lease: bytes) -> None:
+        """Behind the last push, whose answer has not come then; where that goes wrong, again after it."""
+        worker = self._workers[slot.index]
+        while True:
+            behind = not worker.done()
+            if behind and not self._is_asked(slot):  # another holder gets it all from the spool
+                await asyncio.shield(worker)
+                continue
+            if (peer := slot.peer) is None:
                 return
+            stage = slot.stage
+            try:
+                entry = await peer.commit(stage, descriptor, lease)
             except PotsherdError as error:
-                await self._replace(slot, error)
-                await self._work(slot)
+                if not behind:
+                    await self._replace(slot, error)
+                    await self._work(slot)
+            else:
+                if slot.peer is peer and slot.stage == stage:
+                    slot.entry = entry
+                    return
+            if behind:
+                await asyncio.shield(worker)
 
-    async def _gather_until_enough(self, work: Callable[[_Slot], Awaitable[None]]) -> None:
-        slots = [slot for slot in self._slots if self._sent_all(slot)]
-        tasks = [asyncio.ensure_future(work(slot)) for slot in slots]
-        await self._wait_enough(tasks, lambda: len(self._stored()))
-
-    async def _wait_enough(
-        self, tasks: Sequence[asyncio.Future[None]], enough: Callable[[], int]
-    ) -> None:
-        """Wait for all tasks, but once `enough()` reaches w only for FINISH_GRACE_S more."""
+    async def _wait_enough(self, tasks: Sequence[asyncio.Future[None]]) -> None:
+        """Wait for all tasks, but once w shards are stored only for FINISH_GRACE_S more. None goes on afterwards."""
         deadline: float | None = None
         pending = set(tasks)
-        while pending:
-            left = None if deadline is None else deadline - self._env.monotonic()
-            if left is not None and left <= 0:
-                break
-            done, pending = await asyncio.wait(
-                pending, timeout=left, return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in done:
-                task.result()
-            if deadline is None and enough() >= self._plan.w:
-                deadline = self._env.monotonic() + FINISH_GRACE_S
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        try:
+            while pending:
+                left = None if deadline is None else deadline - self._env.monotonic()
+                if left is not None and left <= 0:
+                    break
+                done, pending = await asyncio.wait(
+                    pending, timeout=left, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    task.result()
+                if deadline is None and len(self._stored()) >= self._plan.w:
+                    deadline = self._env.monotonic() + FINISH_GRACE_S
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _stored(self) -> tuple[StoredShard, ...]:
         return tuple(
