@@ -462,8 +462,9 @@ class SegmentPusher:
         await self._notify()
         for slot in filter(self._is_asked, self._slots):
             self._reach_end(slot)
-        ends = [self._end(slot, descriptor.encode(), signed) for slot in self._slots]
-        await self._wait_enough([asyncio.ensure_future(end) for end in ends])
+        encoded = descriptor.encode()
+        ends = [asyncio.ensure_future(self._end(slot, encoded, signed)) for slot in self._slots]
+        await self._wait_enough(ends)
         stored = self._stored()
         self._require(sum(map(self._is_asked, self._slots)), "took")
         self._require(len(stored), "acknowledged")
@@ -486,12 +487,11 @@ class SegmentPusher:
     def _reach_end(self, slot: _Slot) -> None:
         """Its last push is under way, or its worker ends: perhaps shards can be committed now, or never."""
         slot.at_end.set()
-        if self._commits.done():
+        if self._commits.done() or not self._complete:
             return
-        if sum(map(self._is_asked, self._slots)) >= self._plan.w:
-            self._commits.set_result(True)
-        elif all(other.at_end.is_set() for other in self._slots):
-            self._commits.set_result(False)
+        enough = sum(map(self._is_asked, self._slots)) >= self._plan.w
+        if enough or all(other.at_end.is_set() for other in self._slots):
+            self._commits.set_result(enough)
 
     def _is_asked(self, slot: _Slot) -> bool:
         """Whether all bytes are there, or on their way."""
@@ -501,8 +501,8 @@ class SegmentPusher:
     async def _end(self, slot: _Slot, descriptor: bytes, lease: bytes) -> None:
         """Commit one shard when its last push is on its way; none before w have come so far."""
         await slot.at_end.wait()
-        if (worker := self._workers[slot.index]).done():
-            worker.result()  # an error of ours
+        if self._workers[slot.index].done():
+            self._workers[slot.index].result()  # an error of ours
         if await asyncio.shield(self._commits):
             await self._commit_slot(slot, descriptor, lease)
 
