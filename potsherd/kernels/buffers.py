@@ -6,10 +6,11 @@ import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from mmap import mmap
+from typing import Protocol
 
 from potsherd.ports import Buffer
 
-__all__ = ["held", "unset"]
+__all__ = ["LARGE_BYTES", "Heap", "grow_in", "held", "unset"]
 
 
 class _PyBuffer(ctypes.Structure):
@@ -45,12 +46,40 @@ _new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)(
 )
 
 
+LARGE_BYTES = 64 * 2**10
+"""Size of the buffers that a `Heap` is told of."""
+
+
+class Heap(Protocol):
+    """Who has memory ready before a buffer is made in it. Called in the thread that makes the buffer."""
+
+    def before(self, size: int) -> None:
+        """A buffer of `size` bytes is about to be made."""
+
+    def after(self, end: int) -> None:
+        """It has been; this is the address behind it."""
+
+
+_heap: Heap | None = None
+
+
+def grow_in(heap: Heap | None) -> None:
+    """From now on tell `heap` of each large buffer; for the whole process."""
+    global _heap
+    _heap = heap
+
+
 def unset(size: int) -> bytearray:
     """`size` bytes of whatever was in memory, for who overwrites every one of them.
 
     `bytearray(size)` fills them with zeros first, as much work as the copy that follows.
     """
+    heap = _heap if size >= LARGE_BYTES else None
+    if heap is not None:
+        heap.before(size)
     made: bytearray = _new(None, size)
+    if heap is not None:
+        heap.after(ctypes.addressof(ctypes.c_char.from_buffer(made)) + size)
     return made
 
 

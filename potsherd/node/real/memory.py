@@ -14,11 +14,18 @@ import gc
 import mmap
 import os
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
+from potsherd.kernels.buffers import grow_in
+
 __all__ = [
+    "AHEAD_BYTES_MAX",
+    "AHEAD_BYTES_MIN",
     "CLIENT_KEEP_BYTES",
     "NODE_KEEP_BYTES",
+    "AdvisedHeap",
     "give_back",
     "resident_bytes",
     "reuse_memory",
@@ -37,6 +44,13 @@ LOOK_S = 10.0
 
 HUGE_SPARE_BYTES = 4 * 2**20
 """The part of what is kept that is not advised: with all of it free at once, glibc would give it back."""
+
+AHEAD_BYTES_MAX = 16 * 2**20
+"""Of a heap of huge pages, made ready beyond the next large buffer, for what others take meanwhile."""
+AHEAD_BYTES_MIN = 2 * 2**20
+_STEP_BYTES = 2 * 2**20  # a huge page: who changes the map of the process's memory waits for each
+
+_MADV_POPULATE_WRITE = 23  # madvise(2), since Linux 5.14; before that an error and nothing else
 
 # mallopt(3)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
@@ -84,8 +98,49 @@ def _grow_in_huge_pages(libc: ctypes.CDLL, size: int) -> None:
                 start, place + size - start, mmap.MADV_HUGEPAGE
             )  # whole pages, the last one too
             free(place)
+            grow_in(AdvisedHeap(madvise, start, place + size))
     finally:
         libc.mallopt(_M_MMAP_MAX, _MMAP_MAX_DEFAULT)
+
+
+class AdvisedHeap:
+    """Has pages come before the allocator and Python touch them.
+
+    They do that under the allocator's lock and the interpreter's. Where the first touch of a huge page is slow
+    (5 ms on a virtual machine whose host has to find the memory), a row of new buffers kept the event loop for
+    75 ms. Here only the thread waits that makes them; the event loop's own never asks for pages.
+    """
+
+    def __init__(self, madvise: Callable[[int, int, int], int], start: int, end: int) -> None:
+        """Addresses from `start` to `end`, none of them touched yet. The event loop will run in this thread."""
+        self._madvise = madvise
+        self._start = self._used = self._ready = start
+        self._end = end
+        self._loop_thread = threading.get_ident()
+        self._lock = threading.Lock()
+
+    def before(self, size: int) -> None:
+        """See `potsherd.kernels.buffers.Heap`."""
+        ahead = min(max(self._used - self._start, AHEAD_BYTES_MIN), AHEAD_BYTES_MAX)
+        near = min(self._used + size + ahead // 2, self._end)
+        if near <= self._ready or threading.get_ident() == self._loop_thread:
+            return
+        with self._lock:  # nobody goes on before the pages are there
+            self._populate(min(self._used + size + ahead, self._end))
+
+    def after(self, end: int) -> None:
+        """See `potsherd.kernels.buffers.Heap`."""
+        if self._used < end <= self._end:
+            self._used = end
+
+    def _populate(self, end: int) -> None:
+        page = mmap.PAGESIZE
+        while self._ready < end:
+            start, until = self._ready - self._ready % page, min(self._ready + _STEP_BYTES, end)
+            if self._madvise(start, until - start, _MADV_POPULATE_WRITE):
+                self._ready = self._end  # this system cannot, or the heap has been given back
+            else:
+                self._ready = until
 
 
 def give_back() -> bool:

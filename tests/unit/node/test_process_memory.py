@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
+import mmap
+import platform
+import re
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from potsherd.node.real.memory import CLIENT_KEEP_BYTES, HUGE_SPARE_BYTES
+from potsherd.node.real.memory import (
+    AHEAD_BYTES_MAX,
+    AHEAD_BYTES_MIN,
+    CLIENT_KEEP_BYTES,
+    HUGE_SPARE_BYTES,
+    AdvisedHeap,
+)
 
 MIB = 2**20
 HAS_GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
@@ -95,3 +107,136 @@ def test_larger_buffers_go_back_to_the_system_as_before() -> None:
     )
     assert int(used) >= 190 * MIB
     assert int(left) < 20 * MIB
+
+
+CAN_POPULATE = HAS_GLIBC and tuple(map(int, re.findall(r"\d+", platform.release())[:2])) >= (5, 14)
+
+
+@needs_huge_pages
+@pytest.mark.skipif(not CAN_POPULATE, reason="pages cannot be asked for")
+def test_no_page_comes_while_a_large_buffer_is_made() -> None:
+    """It would come under the interpreter's lock, 2 MiB of it, and the event loop would wait."""
+    made, faults = said_by(
+        "import resource, threading\n"
+        "from potsherd.kernels import buffers\n"
+        "def faults():\n"
+        "    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt\n"
+        "class Counting:\n"
+        "    def __init__(self, heap):\n"
+        "        self.heap, self.buffers, self.faults = heap, 0, 0\n"
+        "    def before(self, size):\n"
+        "        self.heap.before(size)\n"
+        "        self.faults -= faults()\n"
+        "    def after(self, end):\n"
+        "        self.faults += faults()\n"
+        "        self.buffers += 1\n"
+        "        self.heap.after(end)\n"
+        "reuse_memory(CLIENT_KEEP_BYTES, huge=True)\n"
+        "counting = Counting(buffers._heap)\n"
+        "buffers.grow_in(counting)\n"
+        "kept = []\n"
+        "def work():\n"
+        "    for size in [2**20] * 8 + [2**23] * 8:\n"
+        "        kept.append(buffers.unset(size))\n"
+        "thread = threading.Thread(target=work)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "print(counting.buffers, counting.faults)"
+    )
+    assert int(made) == 16
+    assert int(faults) <= 1  # Python's own small objects
+
+
+class Asked:
+    """A machine that is asked for pages; addresses are only numbers."""
+
+    def __init__(self, *, can: bool = True) -> None:
+        self.can = can
+        self.ranges: list[tuple[int, int]] = []
+
+    def __call__(self, start: int, size: int, advice: int) -> int:
+        assert start % mmap.PAGESIZE == 0
+        assert 0 < size <= AHEAD_BYTES_MIN + mmap.PAGESIZE
+        self.ranges.append((start, start + size))
+        return 0 if self.can else -1
+
+
+START, END = 2**40 + 16, 2**40 + 124 * MIB
+
+
+def elsewhere(work: Callable[[], None]) -> None:
+    """Do it in another thread than this."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def test_pages_come_before_each_buffer_once_and_not_far_ahead() -> None:
+    asked = Asked()
+    heap, end = AdvisedHeap(asked, START, END), START
+
+    def work() -> None:
+        nonlocal end
+        for size in [100_000, MIB, 5 * MIB, *[8 * MIB] * 20]:
+            heap.before(size)
+            reached = asked.ranges[-1][1]
+            assert reached >= min(end + size + AHEAD_BYTES_MIN // 2, END)
+            assert reached <= end + size + max(AHEAD_BYTES_MIN, min(end - START, AHEAD_BYTES_MAX))
+            end += size
+            heap.after(end)
+
+    elsewhere(work)
+    assert asked.ranges[0][0] <= START
+    for (_, before), (start, _) in itertools.pairwise(asked.ranges):
+        assert before - mmap.PAGESIZE < start <= before
+    assert asked.ranges[-1][1] == END
+
+
+def test_the_event_loop_asks_for_no_pages() -> None:
+    asked = Asked()
+    heap = AdvisedHeap(asked, START, END)
+    heap.before(8 * MIB)
+    assert asked.ranges == []
+    heap.after(START + 8 * MIB)
+    elsewhere(lambda: heap.before(MIB))
+    assert asked.ranges[-1][1] > START + 9 * MIB
+
+
+def test_who_comes_meanwhile_waits_for_the_same_pages() -> None:
+    """Else it would touch them itself, under the interpreter's lock."""
+    asking, may_come, starts = threading.Event(), threading.Event(), list[int]()
+
+    def slowly(start: int, size: int, advice: int) -> int:
+        starts.append(start)
+        asking.set()
+        may_come.wait()
+        return 0
+
+    heap = AdvisedHeap(slowly, START, END)
+    threads = [threading.Thread(target=heap.before, args=[MIB]) for _ in range(2)]
+    threads[0].start()
+    assert asking.wait(10)
+    threads[1].start()
+    threads[1].join(0.05)
+    waited = threads[1].is_alive()
+    may_come.set()
+    for thread in threads:
+        thread.join()
+    assert waited
+    assert len(set(starts)) == len(starts)
+
+
+def test_a_system_that_cannot_is_asked_once() -> None:
+    asked = Asked(can=False)
+    heap = AdvisedHeap(asked, START, END)
+    for _ in range(3):
+        elsewhere(lambda: heap.before(MIB))
+    assert len(asked.ranges) == 1
+
+
+def test_a_buffer_outside_the_heap_changes_nothing() -> None:
+    asked = Asked()
+    heap = AdvisedHeap(asked, START, END)
+    heap.after(END + 2**30)
+    elsewhere(lambda: heap.before(MIB))
+    assert asked.ranges[-1][1] <= START + MIB + AHEAD_BYTES_MIN
