@@ -99,6 +99,7 @@ def _one_size(report: Report, network: Lab, mib: int, k: int, n: int, repeats: i
             lag_max_ms=median(found, "lag_max_ms"),
             lag_p99_ms=median(found, "lag_p99_ms"),
             blocked_max_ms=median(found, "blocked_max_ms"),
+            stolen_max_ms=median(found, "stolen_max_ms"),
         )
 
 
