@@ -144,7 +144,7 @@ def test_no_page_comes_while_a_large_buffer_is_made() -> None:
         "print(counting.buffers, counting.faults)"
     )
     assert int(made) == 16
-    assert int(faults) <= 1  # Python's own small objects
+    assert int(faults) <= 3  # small objects of Python; it would be more than ten
 
 
 class Asked:
