@@ -63,7 +63,7 @@ class Heap(Protocol):
 _heap: Heap | None = None
 
 
-def grow_in(heap: Heap | None) -> None:
+def grow_in(heap: Heap) -> None:
     """From now on tell `heap` of each large buffer; for the whole process."""
     global _heap
     _heap = heap

@@ -48,6 +48,7 @@ HUGE_SPARE_BYTES = 4 * 2**20
 AHEAD_BYTES_MAX = 16 * 2**20
 """Of a heap of huge pages, made ready beyond the next large buffer, for what others take meanwhile."""
 AHEAD_BYTES_MIN = 2 * 2**20
+"""The same while little of it is used."""
 _STEP_BYTES = 2 * 2**20  # a huge page: who changes the map of the process's memory waits for each
 
 _MADV_POPULATE_WRITE = 23  # madvise(2), since Linux 5.14; before that an error and nothing else
@@ -122,7 +123,9 @@ class AdvisedHeap:
     def before(self, size: int) -> None:
         """See `potsherd.kernels.buffers.Heap`."""
         ahead = min(max(self._used - self._start, AHEAD_BYTES_MIN), AHEAD_BYTES_MAX)
-        near = min(self._used + size + ahead // 2, self._end)
+        near = min(
+            self._used + size + ahead // 2, self._end
+        )  # in few large steps, not one for each buffer
         if near <= self._ready or threading.get_ident() == self._loop_thread:
             return
         with self._lock:  # nobody goes on before the pages are there
