@@ -123,9 +123,8 @@ class AdvisedHeap:
     def before(self, size: int) -> None:
         """See `potsherd.kernels.buffers.Heap`."""
         ahead = min(max(self._used - self._start, AHEAD_BYTES_MIN), AHEAD_BYTES_MAX)
-        near = min(
-            self._used + size + ahead // 2, self._end
-        )  # in few large steps, not one for each buffer
+        # half of it, so that pages are asked for in few large steps and not for each buffer
+        near = min(self._used + size + ahead // 2, self._end)
         if near <= self._ready or threading.get_ident() == self._loop_thread:
             return
         with self._lock:  # nobody goes on before the pages are there
